@@ -14,14 +14,18 @@ if typing.TYPE_CHECKING:
     from vectoracl.adapter_api.posture import Finding, Posture, Rule
     from vectoracl.client.bulk_load import LoadReport
     from vectoracl.client.connect import AsyncVectorACL, VectorACL, aconnect, connect
+    from vectoracl.client.governance import AsyncGovernance, Governance
     from vectoracl.client.retriever import AsyncScopedRetriever, ScopedRetriever
     from vectoracl.config import Config
     from vectoracl.engine.explain import Explanation
     from vectoracl.errors import (
         AdapterNotFoundError,
+        BusyError,
         ClosedError,
         ConfigError,
+        ContentRefusedError,
         DeniedError,
+        HeldError,
         InvalidInputError,
         InvalidPrincipalError,
         InvalidTenantError,
@@ -29,6 +33,8 @@ if typing.TYPE_CHECKING:
         RefusedError,
         ReservedFieldError,
         ScopeViolationError,
+        SourceRefusedError,
+        StoppedTenantError,
         StoreError,
         TooLargeError,
         UnsupportedPredicateError,
@@ -37,10 +43,14 @@ if typing.TYPE_CHECKING:
     )
     from vectoracl.filters.field_types import FieldType
     from vectoracl.filters.predicate import ALWAYS, NEVER, F, Predicate
+    from vectoracl.ingestion.validators import Ingestion, Validator, Verdict
     from vectoracl.model.actions import ALL_ACTIONS, READ, WRITE, Action
     from vectoracl.model.principal import Principal
     from vectoracl.model.queries import Hybrid, Lexical, Like
-    from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Tag, Written
+    from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Tag, Updated, Written
+    from vectoracl.registry.access import Access
+    from vectoracl.registry.scopes import Quarantine
+    from vectoracl.registry.values import Entry, LabelDefinition
 else:
     __getattr__, __dir__ = _lazy_exports(
         __name__,
@@ -49,22 +59,27 @@ else:
             "vectoracl.client.connect": "AsyncVectorACL VectorACL aconnect connect",
             "vectoracl.config": "Config",
             "vectoracl.errors": (
-                "AdapterNotFoundError ClosedError ConfigError DeniedError InvalidInputError "
-                "InvalidPrincipalError InvalidTenantError PostureError RefusedError ReservedFieldError "
-                "ScopeViolationError StoreError TooLargeError UnsupportedPredicateError "
-                "UntaggedWriteError VectorACLError"
+                "AdapterNotFoundError BusyError ClosedError ConfigError ContentRefusedError DeniedError HeldError "
+                "InvalidInputError InvalidPrincipalError InvalidTenantError PostureError RefusedError "
+                "ReservedFieldError ScopeViolationError SourceRefusedError StoppedTenantError StoreError TooLargeError "
+                "UnsupportedPredicateError UntaggedWriteError VectorACLError"
             ),
             "vectoracl.engine.explain": "Explanation",
             "vectoracl.filters.field_types": "FieldType",
             "vectoracl.adapter_api.posture": "Finding Posture Rule",
             "vectoracl.client.bulk_load": "LoadReport",
+            "vectoracl.ingestion.validators": "Ingestion Validator Verdict",
             "vectoracl.access.policy": "Decision Policy TenantPolicy",
             "vectoracl.filters.predicate": "ALWAYS NEVER F Predicate",
             "vectoracl.model.principal": "Principal",
             "vectoracl.model.queries": "Hybrid Lexical Like",
-            "vectoracl.model.records": "Chunk Facet Hit Page Result Tag Written",
+            "vectoracl.model.records": "Chunk Facet Hit Page Result Tag Updated Written",
             "vectoracl.client.retriever": "AsyncScopedRetriever ScopedRetriever",
             "vectoracl.access.scope": "Grant Scope",
+            "vectoracl.client.governance": "AsyncGovernance Governance",
+            "vectoracl.registry.access": "Access",
+            "vectoracl.registry.scopes": "Quarantine",
+            "vectoracl.registry.values": "Entry LabelDefinition",
         },
     )
 
@@ -75,27 +90,36 @@ __all__ = [
     "NEVER",
     "READ",
     "WRITE",
+    "Access",
     "Action",
     "AdapterNotFoundError",
+    "AsyncGovernance",
     "AsyncScopedRetriever",
     "AsyncVectorACL",
+    "BusyError",
     "Chunk",
     "ClosedError",
     "Config",
     "ConfigError",
+    "ContentRefusedError",
     "Decision",
     "DeniedError",
+    "Entry",
     "Explanation",
     "F",
     "Facet",
     "FieldType",
     "Finding",
+    "Governance",
     "Grant",
+    "HeldError",
     "Hit",
     "Hybrid",
+    "Ingestion",
     "InvalidInputError",
     "InvalidPrincipalError",
     "InvalidTenantError",
+    "LabelDefinition",
     "Lexical",
     "Like",
     "LoadReport",
@@ -105,6 +129,7 @@ __all__ = [
     "PostureError",
     "Predicate",
     "Principal",
+    "Quarantine",
     "RefusedError",
     "ReservedFieldError",
     "Result",
@@ -112,14 +137,19 @@ __all__ = [
     "Scope",
     "ScopeViolationError",
     "ScopedRetriever",
+    "SourceRefusedError",
+    "StoppedTenantError",
     "StoreError",
     "Tag",
     "TenantPolicy",
     "TooLargeError",
     "UnsupportedPredicateError",
     "UntaggedWriteError",
+    "Updated",
+    "Validator",
     "VectorACL",
     "VectorACLError",
+    "Verdict",
     "Written",
     "aconnect",
     "connect",

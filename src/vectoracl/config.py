@@ -7,13 +7,15 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     StrictBool,
+    StrictInt,
+    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -21,8 +23,10 @@ from pydantic import (
 
 from vectoracl.adapter_api.contract import Grade
 from vectoracl.adapter_api.settings import Model, Secret
-from vectoracl.errors import ConfigError, InvalidTenantError, without_context
-from vectoracl.model.identifiers import check_tenant
+from vectoracl.errors import ConfigError, InvalidInputError, InvalidTenantError, without_context
+from vectoracl.model.identifiers import check_id, check_tenant
+from vectoracl.registry.scopes import OPERATIONS
+from vectoracl.registry.settings import Attribute, RegistrySettings, SourceSettings, parse_rule
 
 DEFAULT_PATH = "vectoracl.toml"
 EMBEDDER_TIMEOUT = 300.0
@@ -30,7 +34,14 @@ EMBEDDER_TIMEOUT = 300.0
 
 
 class StoreConfig(BaseModel):
-    """`[stores.NAME]`: the keys of the core; all other keys belong to the adapter, whose model checks them."""
+    """`[stores.NAME]`: the keys of the core; all other keys belong to the adapter, whose model checks them.
+
+    `in_flight` and `in_flight_per_tenant` limit the requests that the process has in flight on the store, of all
+    tenants and of each; further ones wait, tenant by tenant in turn, for at most `in_flight_wait` seconds. Without
+    them the limits are the adapter's (pgvector: `pool_max`, `connect_timeout`), or none and the call's time limit.
+    `keep_posture = false` makes every `connect` measure the store's posture, also if nothing has changed.
+    With `expiring = true` chunks may have a time to live, and every read asks for it.
+    """
 
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True, frozen=True)
 
@@ -38,6 +49,11 @@ class StoreConfig(BaseModel):
     distribution: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     timeout: float | None = Field(default=30.0, gt=0, le=86_400, allow_inf_nan=False)
+    in_flight: StrictInt | None = Field(default=None, ge=1, le=100_000)
+    in_flight_per_tenant: StrictInt | None = Field(default=None, ge=1, le=100_000)
+    in_flight_wait: float | None = Field(default=None, gt=0, le=86_400, allow_inf_nan=False)
+    keep_posture: StrictBool = True
+    expiring: StrictBool = False
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Show the adapter's keys without their values: a connection string holds its password."""
@@ -51,9 +67,13 @@ class StoreConfig(BaseModel):
 
 
 class TenantsConfig(Model):
-    """`[tenants]`: the shared tenants, which every principal reads, and the store of each tenant."""
+    """`[tenants]`: the shared tenants, which every principal reads, and the store of each tenant.
+
+    `routes` is the folder of the routes that `vectoracl tenants switch` changes while the processes run.
+    """
 
     shared: tuple[str, ...] = ()
+    routes: Path | None = None
     store: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("shared")
@@ -118,6 +138,149 @@ class AuditConfig(Model):
         return self
 
 
+class AttributeConfig(Model):
+    """`[registry.attributes.NAME]`: the type of a label's attribute; `levels` are its ordered values, lowest first."""
+
+    type: Literal["keyword", "number", "boolean"] = "keyword"
+    levels: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _levels(self) -> AttributeConfig:
+        if self.levels and self.type != "keyword":
+            raise ValueError("only a keyword has levels")
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError("a level is named twice")
+        return self
+
+
+class RuleConfig(Model):
+    """`[[registry.rules]]`: a rule that allows labels by their attributes; all its conditions must hold.
+
+    For example `allow = { "label.sensitivity" = "<= principal.clearance" }`. Any rule may allow; denials win.
+    """
+
+    allow: dict[str, str] = Field(min_length=1)
+    write: StrictBool = False
+
+
+class GovernorsConfig(Model):
+    """`[registry] governors`: who may govern, by role, group or user id; one name or several. None by default."""
+
+    role: str | tuple[str, ...] = ()
+    group: str | tuple[str, ...] = ()
+    user: str | tuple[str, ...] = ()
+
+    def subjects(self) -> frozenset[str]:
+        """Return them as subjects, for example "role:records-manager"."""
+        kinds = {"role": self.role, "group": self.group, "user": self.user}
+        listed = {kind: (names,) if isinstance(names, str) else names for kind, names in kinds.items()}
+        return frozenset(f"{kind}:{name}" for kind, names in listed.items() for name in names if name)
+
+
+class SourceConfig(Model):
+    """`[registry.sources.NAME]`: a source of rights, and the time for which it is believed after it was read.
+
+    A source that was not read for longer is stale: `withdraw` hides the documents that only it vouches for, at the next
+    query; `serve` continues by its last records.
+    """
+
+    max_age_seconds: float = Field(gt=0, le=31_622_400, allow_inf_nan=False)
+    stale: Literal["withdraw", "serve"] = "withdraw"
+
+
+class RegistryConfig(Model):
+    """`[registry]`: documents decide who reads their chunks, by labels that change in force at the next query.
+
+    `url` is a database URL (sqlite or postgresql+psycopg); without it the registry is the file vectoracl-registry.db
+    next to the configuration. `journal` is the URL of another database, outside of the registry's backups, that gets
+    every change before it is committed: a registry that was restored is noticed by it. `receipt_key` is an
+    Ed25519 private key in PEM, which signs the receipts of erasures. `max_read_seconds` must be at
+    least the longest time of a read.
+    """
+
+    url: Secret | None = None
+    journal: Secret | None = None
+    receipt_key: Secret | None = None
+    single_host: StrictBool = False
+    default_label: str | None = Field(default=None, min_length=1)
+    governors: GovernorsConfig = GovernorsConfig()
+    overlay_max: StrictInt = Field(default=2_000, ge=1, le=4_000)
+    max_read_seconds: float = Field(default=30.0, ge=0, le=3_600, allow_inf_nan=False)
+    ticket_seconds: float = Field(default=120.0, ge=1, le=86_400, allow_inf_nan=False)
+    request_seconds: float = Field(default=60.0, ge=0, le=86_400, allow_inf_nan=False)
+    attributes: dict[str, AttributeConfig] = Field(default_factory=dict)
+    rules: tuple[RuleConfig, ...] = ()
+    sources: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], SourceConfig] = (
+        Field(default_factory=dict)
+    )
+
+    def settings(self, shared: tuple[str, ...]) -> RegistrySettings:
+        """Return the settings of the flows. Raises: ConfigError for a rule that cannot be read."""
+        attributes = {name: Attribute(one.type, one.levels) for name, one in self.attributes.items()}
+        return RegistrySettings(
+            default_label=self.default_label,
+            overlay_max=self.overlay_max,
+            max_read_seconds=self.max_read_seconds,
+            ticket_seconds=self.ticket_seconds,
+            request_seconds=self.request_seconds,
+            attributes=attributes,
+            rules=tuple(parse_rule(one.allow, attributes, write=one.write) for one in self.rules),
+            governors=self.governors.subjects(),
+            shared=frozenset(shared),
+            sources={
+                name: SourceSettings(one.max_age_seconds, one.stale == "serve") for name, one in self.sources.items()
+            },
+        )
+
+
+class ValidatorConfig(Model):
+    """`[[ingest.validators]]`: "size" or "outliers", or with allow_import an import path of a Validator or its maker.
+
+    `name` is the validator's name in records and errors, by default `use`; `options` are its options.
+    """
+
+    use: str = Field(min_length=1)
+    name: str | None = Field(default=None, min_length=1, max_length=100)
+    allow_import: StrictBool = False
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class IngestConfig(Model):
+    """`[ingest]`: the pipelines that may write, and the validators of what they write, in their order.
+
+    With `sources` every write has to be made by a handle that names one of them (`scoped(source=…)`); an empty list
+    permits none. `timeout` is the number of seconds that a validator may take for one document; it does not count
+    towards the store's time limit.
+    """
+
+    sources: tuple[str, ...] | None = None
+    validators: tuple[ValidatorConfig, ...] = ()
+    timeout: float = Field(default=30.0, gt=0, le=3_600, allow_inf_nan=False)
+
+    @field_validator("sources")
+    @classmethod
+    def _sources(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else tuple(_source(one) for one in value)
+
+    @model_validator(mode="after")
+    def _names(self) -> IngestConfig:
+        names = [one.name or one.use for one in self.validators]
+        if len(set(names)) != len(names):
+            raise ValueError("two validators have the same name; give one of them another `name`")
+        return self
+
+
+@without_context
+def _source(value: str) -> str:
+    try:
+        source = check_id(value, "source")
+    except InvalidInputError as error:
+        raise ValueError(error.message) from None
+    if source in OPERATIONS:
+        raise ValueError("a source has the name of an operation; give the pipeline another one")
+    return source
+
+
 class Config(Model):
     """The whole configuration.
 
@@ -131,6 +294,8 @@ class Config(Model):
         embedder: The embedder of texts, if any.
         policy: The policy.
         audit: The audit sink.
+        registry: The registry of labels and documents, if rights inside a tenant are governed.
+        ingest: The pipelines that may write and the validators of what they write, if writes are checked.
     """
 
     version: Literal[1]
@@ -142,6 +307,8 @@ class Config(Model):
     embedder: EmbedderConfig | None = None
     policy: PolicyConfig = PolicyConfig()
     audit: AuditConfig = AuditConfig()
+    registry: RegistryConfig | None = None
+    ingest: IngestConfig | None = None
 
     @field_validator("version", mode="before")
     @classmethod
@@ -157,6 +324,15 @@ class Config(Model):
         for name in (self.default_store, *self.tenants.store.values()):
             if name is not None and name not in self.stores:
                 raise ValueError(f"the store {name!r} is not among [stores]")
+        return self
+
+    @model_validator(mode="after")
+    def _routes(self) -> Config:
+        if self.tenants.routes is not None and self.registry is not None:
+            raise ValueError(
+                "tenants.routes is not possible with [registry], which is asked about rows in one store. Remove one "
+                "of them"
+            )
         return self
 
     @property

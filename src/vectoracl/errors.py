@@ -12,9 +12,14 @@
     │  ├─ UnsupportedPredicateError  the store has no exact form of this filter or query
     │  ├─ ConfigError            the configuration is wrong: fix the file
     │  │  └─ AdapterNotFoundError    .install is the command to run
+    │  ├─ HeldError              the document is under a hold: it cannot be changed or deleted
+    │  ├─ StoppedTenantError     a backup was restored: run `vectoracl registry verify`
+    │  ├─ SourceRefusedError     the handle names no pipeline that `[ingest] sources` lists
+    │  ├─ ContentRefusedError    a validator of `[ingest] validators` does not accept what was to be written
     │  ├─ PostureError           the store's configuration does not reach the required grade
     │  └─ ClosedError            the handle or the VectorACL was closed
     ├─ StoreError                the store failed: .code, .sent ("no" | "unknown"), .written
+    │  └─ BusyError              the request waited too long for its turn; nothing was sent
     └─ ScopeViolationError       the store returned rows outside the scope: an incident
 
 Errors carry data, but never another tenant's content and never a secret; the id of another tenant's chunk reads exactly
@@ -128,6 +133,56 @@ class AdapterNotFoundError(ConfigError):
     adapter: str = ""
 
 
+class HeldError(RefusedError):
+    """A document is under a hold: it can be neither changed nor deleted before every matter is released.
+
+    Attributes:
+        document: The document's id.
+    """
+
+    code = "held"
+    document: str = ""
+
+
+class StoppedTenantError(RefusedError):
+    """The tenant's store or its registry was restored from a backup, and nothing is answered before they agree.
+
+    Attributes:
+        tenant: The tenant.
+    """
+
+    code = "stopped"
+    tenant: str | None = None
+
+
+class SourceRefusedError(RefusedError):
+    """`[ingest] sources` lists the pipelines that may write, and the handle names none of them. Nothing was sent.
+
+    Attributes:
+        source: The pipeline that the handle names; None if it names none.
+    """
+
+    code = "source_refused"
+    source: str | None = None
+
+
+class ContentRefusedError(RefusedError):
+    """A validator did not accept a document that was to be written, or failed. Nothing of the call was sent.
+
+    Attributes:
+        validator: The validator's name.
+        document: The document's id.
+        reason: The validator's reason.
+        decision_id: The id of the decision's audit record, whose outcome lists all verdicts.
+    """
+
+    code = "content_refused"
+    validator: str = ""
+    document: str = ""
+    reason: str = ""
+    decision_id: str = ""
+
+
 class PostureError(RefusedError):
     """The store's actual configuration does not reach the required grade. `.findings` lists the reasons."""
 
@@ -178,6 +233,16 @@ class StoreError(VectorACLError):
         self.written = written
         self.retryable = retryable
         self.retry_after = retry_after
+
+
+class BusyError(StoreError):
+    """A request waited longer than permitted for one of the store's slots; nothing was sent, and it may be repeated.
+
+    Attributes:
+        tenant: The tenant whose request waited.
+    """
+
+    tenant: str = ""
 
 
 class ScopeViolationError(VectorACLError):

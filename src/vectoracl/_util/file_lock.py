@@ -28,6 +28,7 @@ class FileLock:
     def __init__(self, path: str, words: str = "") -> None:
         self._path = path
         self._file = -1
+        self._process = os.getpid()
         self.holder = ""
         self._try()
         if self.held:
@@ -74,7 +75,10 @@ class FileLock:
     def release(self) -> None:
         """Remove the file and release the lock, if it is held."""
         if self._file >= 0:
-            with contextlib.suppress(OSError):  # an unlocked file may remain
-                Path(self._path).unlink()
+            if self._process == os.getpid():  # else it was copied by a fork, and is the other process's
+                with contextlib.suppress(OSError):  # an unlocked file may remain
+                    Path(self._path).unlink()
+                if fcntl is not None:  # a process that was forked has the file open too, which would keep the lock
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
             os.close(self._file)
             self._file = -1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
-from vectoracl.errors import ConfigError, without_context
+from vectoracl.errors import ConfigError, VectorACLError, without_context
 
 
 @without_context
@@ -24,3 +25,18 @@ def import_path(path: str, key: str) -> Any:
         text = f"{key}: {path!r} cannot be imported ({type(error).__name__})."
         raise ConfigError(text) from (error if known else None)
     return target
+
+
+@without_context
+def made_by(maker: Any, key: str, what: str, *, debug: bool, options: Mapping[str, Any] | None = None) -> Any:
+    """Return what *maker*, the callable that *key* names, makes of *options*. Raises: ConfigError, its VectorACLError.
+
+    The text of an exception of the maker may contain anything, so only *debug* shows it.
+    """
+    try:
+        return maker(**(options or {}))
+    except VectorACLError:
+        raise
+    except Exception as error:  # noqa: BLE001 - raised again as a ConfigError
+        text = f"{key}: creating the {what} failed ({type(error).__name__}). Set debug_errors = true to see the cause."
+        raise ConfigError(text) from (error if debug else None)

@@ -18,15 +18,23 @@ if typing.TYPE_CHECKING:
         AsyncPort,
         Capabilities,
         DemoStore,
+        ExplainsRanking,
+        ExplainsWords,
         Faceted,
+        Fingerprinted,
         Flow,
+        JointMover,
         OneProcess,
         OpenContext,
         Opened,
         Operator,
         Port,
         Progress,
+        RegistryMarker,
+        Relabeling,
         Request,
+        ShareAdopter,
+        StoreSettler,
         TenantInfo,
         TenantKeeper,
         TenantRemover,
@@ -46,8 +54,10 @@ if typing.TYPE_CHECKING:
         Fetch,
         Found,
         Include,
+        LabelChange,
         Operation,
         Position,
+        Relabel,
         Replace,
         Rows,
         Scan,
@@ -57,6 +67,7 @@ if typing.TYPE_CHECKING:
     )
     from vectoracl.adapter_api.posture import Finding, Posture, Rule, Rules
     from vectoracl.adapter_api.settings import Model, Secret
+    from vectoracl.adapter_api.shares import Share
     from vectoracl.adapter_api.store_identity import address, original, replica
     from vectoracl.adapter_api.tls import Authority, authority
     from vectoracl.errors import (
@@ -110,21 +121,23 @@ else:
         {
             "vectoracl.adapter_api.chunk_validation": "check_tagged dump_metadata load_metadata",
             "vectoracl.adapter_api.contract": (
-                "Adapter Adopted AsyncPort Capabilities DemoStore Faceted Flow OneProcess OpenContext "
-                "Opened Operator Port Progress Request TenantInfo TenantKeeper TenantRemover Threaded "
-                "together"
+                "Adapter Adopted AsyncPort Capabilities DemoStore ExplainsRanking ExplainsWords Faceted "
+                "Fingerprinted Flow JointMover OneProcess OpenContext Opened Operator Port Progress RegistryMarker "
+                "Relabeling Request ShareAdopter StoreSettler TenantInfo TenantKeeper TenantRemover Threaded together "
             ),
             "vectoracl.adapter_api.deadlines": "interrupted_after",
             "vectoracl.adapter_api.demo_attacks": "Attempt AttackContext",
             "vectoracl.adapter_api.generations": "at_generation version_of",
             "vectoracl.adapter_api.hookspecs": "hookimpl",
             "vectoracl.adapter_api.operations": (
-                "OPERATIONS ChunkRef Count Delete Facets Fetch Found Include Operation Position Replace Rows "
+                "OPERATIONS ChunkRef Count Delete Facets Fetch Found Include LabelChange Operation Position "
+                "Relabel Replace Rows "
                 "Scan Search Upsert "
                 "selected_by"
             ),
             "vectoracl.adapter_api.posture": "Finding Posture Rule Rules",
             "vectoracl.adapter_api.settings": "Model Secret",
+            "vectoracl.adapter_api.shares": "Share",
             "vectoracl.adapter_api.store_identity": "address original replica",
             "vectoracl.adapter_api.tls": "Authority authority",
             "vectoracl.errors": (
@@ -177,12 +190,15 @@ __all__ = [
     "DemoStore",
     "DeniedError",
     "Eq",
+    "ExplainsRanking",
+    "ExplainsWords",
     "Facet",
     "Faceted",
     "Facets",
     "Fetch",
     "FieldType",
     "Finding",
+    "Fingerprinted",
     "Flow",
     "Found",
     "Hit",
@@ -191,6 +207,8 @@ __all__ = [
     "Include",
     "InvalidInputError",
     "InvalidTenantError",
+    "JointMover",
+    "LabelChange",
     "Leaf",
     "Lexical",
     "Missing",
@@ -212,6 +230,9 @@ __all__ = [
     "Range",
     "Record",
     "RefusedError",
+    "RegistryMarker",
+    "Relabel",
+    "Relabeling",
     "Replace",
     "Request",
     "ResolvedQuery",
@@ -223,8 +244,11 @@ __all__ = [
     "ScopeViolationError",
     "Search",
     "Secret",
+    "Share",
+    "ShareAdopter",
     "StartsWith",
     "StoreError",
+    "StoreSettler",
     "Tag",
     "TenantInfo",
     "TenantKeeper",

@@ -19,6 +19,7 @@ import numpy as np
 
 from vectoracl.adapter_api.chunk_validation import validate_chunks
 from vectoracl.adapter_api.contract import Adopted, Progress
+from vectoracl.adapter_api.shares import Share
 from vectoracl.errors import RefusedError, StoreError, without_context
 from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.validation import reserved_key
@@ -342,6 +343,19 @@ def by_tenant(
     return sorted(groups.items())
 
 
+def in_share(groups: Groups, share: Share, source: str) -> Groups:
+    """Return the records of *groups* that are in *share*. Raises: RefusedError for a tenant that was not planned."""
+    mine = [(tenant, [one for one in records if share.has(tenant, one.tag.document)]) for tenant, records in groups]
+    mine = [(tenant, records) for tenant, records in mine if records]
+    for tenant, _ in mine:
+        if tenant not in share.tenants:
+            raise RefusedError(
+                f"{source} has rows of the tenant {tenant!a} that were not there when the import was planned, so they "
+                "were not checked. Plan it again: what was copied stays."
+            )
+    return mine
+
+
 def copy(
     batches: Iterable[Collection[Row]],
     groups: Callable[[Collection[Row]], Groups],
@@ -360,7 +374,7 @@ def copy(
             new, changed = write(tenant, records)
             adopted.copied += new
             adopted.changed += changed
-        row_count += len(rows)
+            row_count += len(records)
         adopted.there = row_count - adopted.copied - adopted.changed
         progress("copying", row_count, max(total, row_count))
 
@@ -379,7 +393,7 @@ def compare(
         for tenant, records in groups(rows):
             if count := differing(tenant, records):
                 different[tenant] = different.get(tenant, 0) + count
-        row_count += len(rows)
+            row_count += len(records)
         progress("verifying", row_count, max(total, row_count))
     return different, row_count
 

@@ -8,12 +8,14 @@ records, looked up and written.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from vectoracl.adapter_api import adoption
 from vectoracl.adapter_api.adoption import Checks, Findings, Groups
 from vectoracl.adapter_api.contract import Adopted, Progress
+from vectoracl.adapter_api.shares import Share, ShareCounter
 from vectoracl.errors import StoreError
 from vectoracl.filters.field_types import FieldType
 from vectoracl.model.records import Record, Tag
@@ -68,6 +70,8 @@ class Adoption(ABC, Generic[Row, Copy]):
         self.place: Callable[[str], str] | None = None
         self.expected: int | None = None
         self.total = 0
+        self._share: Share | None = None
+        self._counter: ShareCounter | None = None
 
     # The store's part
 
@@ -152,7 +156,7 @@ class Adoption(ABC, Generic[Row, Copy]):
         self.total = adoption.look(
             findings,
             self.read(),
-            lambda row: self.check(row, findings),
+            lambda row: self._placed(self.check(row, findings)),
             self.row_id,
             lambda tag: (tag.tenant, self.key(tag)),
             self.progress,
@@ -188,8 +192,50 @@ class Adoption(ABC, Generic[Row, Copy]):
             raise error
         return [findings.report(self.title, adopted, self.compared), *self.advice(findings)]
 
+    # The steps, for an import in shares
+
+    def survey(self, parts: Sequence[Share]) -> list[Share]:
+        """Check every row as `copy` does; return *parts* with their tenants. Raises: RefusedError as `copy`."""
+        self._counter = ShareCounter(parts)
+        findings = self.look()
+        findings.settle(Adopted(), self.refused_title())
+        self.prepare(findings)
+        return self._counter.shares()
+
+    def copy_share(self, share: Share, adopted: Adopted | None = None) -> dict[str, int]:
+        """Copy and compare the rows of *share*, which `survey` returned; return the number of rows by tenant.
+
+        Raises: as `copy`; RefusedError also for a tenant that *share* does not name.
+        """
+        self._share = share
+        self.total = sum(share.tenants.values())
+        adopted = adopted or Adopted()
+        adopted.tenants = len(share.tenants)
+        counts: Counter[str] = Counter()
+
+        def differing(tenant: str, records: Sequence[Record]) -> int:
+            counts[tenant] += len(records)
+            return self._differing(tenant, records)
+
+        adoption.copy(self.read(), self._groups, self._update, adopted, self.progress, self.total)
+        different, _ = adoption.compare(self.read(), self._groups, differing, self.progress, self.total)
+        # Rows that came or went since the survey are not an error of the copies: the counts by tenant show them.
+        if error := self.disagreement(different, self.total):
+            raise error
+        return dict(counts)
+
+    def finished(self, tenants: Mapping[str, int]) -> list[str]:
+        """Return the advice after all shares were copied, which held the rows of *tenants*."""
+        return list(self.advice(Findings(self.row, chunk=self.chunk, tenants=dict(tenants))))
+
+    def _placed(self, record: Record) -> Record:
+        if self._counter is not None:
+            self._counter.take(record.tag.tenant, record.tag.document)
+        return record
+
     def _groups(self, rows: Collection[Row]) -> Groups:
-        return adoption.by_tenant(rows, self.record, self.row_id, self.title, self.row)
+        groups = adoption.by_tenant(rows, self.record, self.row_id, self.title, self.row)
+        return groups if self._share is None else adoption.in_share(groups, self._share, self.title)
 
     def _taken(self, tenant: str, records: Sequence[Record]) -> list[Record]:
         """Return those of *records* whose ids are those of chunks that were adopted from another source."""
@@ -226,3 +272,25 @@ class Adoption(ABC, Generic[Row, Copy]):
             # Modified since through the normal API, which an adoption leaves as it is.
             return not adoption.from_another(path, self.source)
         return self.same_content(record, copy)
+
+
+class AdoptsInShares(ABC):
+    """A base of operators whose `_adoption` is an `Adoption`: the methods of `contract.ShareAdopter`."""
+
+    @abstractmethod
+    def _adoption(self, source: str, progress: Progress | None) -> Adoption[Any, Any]:
+        """Return the import of *source*."""
+
+    def survey(self, source: str, parts: Sequence[Share], *, progress: Progress | None = None) -> list[Share]:
+        """Check every row of *source*; see `contract.ShareAdopter`."""
+        return self._adoption(source, progress).survey(parts)
+
+    def adopt_share(
+        self, source: str, share: Share, *, progress: Progress | None = None, adopted: Adopted | None = None
+    ) -> dict[str, int]:
+        """Import and compare the rows of *share*; see `contract.ShareAdopter`."""
+        return self._adoption(source, progress).copy_share(share, adopted)
+
+    def adopt_end(self, source: str, tenants: Mapping[str, int]) -> list[str]:
+        """Do what is left when every share was imported; see `contract.ShareAdopter`."""
+        return self._adoption(source, None).finished(tenants)

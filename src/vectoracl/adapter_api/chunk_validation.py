@@ -6,7 +6,7 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,7 @@ from vectoracl.filters.predicate import MAX_EXACT_INT
 from vectoracl.filters.validation import reserved_key, typed
 from vectoracl.model.identifiers import check_id, check_text
 from vectoracl.model.queries import check_vector
-from vectoracl.model.records import Chunk, Record, Tag, Vector
+from vectoracl.model.records import NEVER_EXPIRES, Chunk, Record, Tag, Vector
 from vectoracl.model.values import instead, native
 
 MAX_METADATA_BYTES = 32_768
@@ -88,10 +88,27 @@ def _prepare_one(
             raise InvalidInputError("position must be an integer from 0 to 2**31 - 1.", field="position")
         metadata = check_metadata(chunk.metadata, fields)
         vector = None if chunk.vector is None else check_vector(chunk.vector, dimension, nonzero=nonzero)
+        expires = check_expires(chunk.expires)
     except (InvalidInputError, ReservedFieldError) as error:
         error.args = (f"Chunk {place} of the call: {error.message}",)
         raise
-    return ValidatedChunk(Chunk(id_, document, text, None, int.__int__(position)), metadata, vector)
+    return ValidatedChunk(Chunk(id_, document, text, None, int.__int__(position), expires=expires), metadata, vector)
+
+
+def check_expires(given: object) -> float | None:
+    """Return *given* as a time in POSIX seconds, or None. Raises: InvalidInputError."""
+    value = native(given)
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= NEVER_EXPIRES:
+        return float(value)
+    raise InvalidInputError("expires is a time in POSIX seconds, from 1970 to the year 9999, or None.", field="expires")
+
+
+def until_at_most(one: ValidatedChunk, expires: float) -> ValidatedChunk:
+    """Return *one* with a time to live that ends at *expires*, or earlier if it does already."""
+    own = one.chunk.expires
+    return replace(one, chunk=replace(one.chunk, expires=expires if own is None else min(own, expires)))
 
 
 def check_metadata(metadata: object, fields: Mapping[str, FieldType]) -> dict[str, Any]:
@@ -140,6 +157,11 @@ def _key(given: object) -> str:
 
 
 _known_key = lru_cache(1024)(_key)  # the few keys of an application come back with every chunk; errors are not kept
+
+
+def check_key(given: object) -> str:
+    """Return *given* as a metadata key. Raises: InvalidInputError, ReservedFieldError."""
+    return _key(given)
 
 
 def _json(value: object, key: str, depth: int) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -22,13 +22,16 @@ from vectoracl.adapter_api.operations import (
     Fetch,
     Found,
     Operation,
+    Relabel,
     Replace,
     Rows,
     Scan,
     Search,
+    UpdateMetadata,
     Upsert,
 )
 from vectoracl.adapter_api.posture import Posture
+from vectoracl.adapter_api.shares import Share
 from vectoracl.errors import ClosedError, UnsupportedPredicateError
 from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Predicate
@@ -188,6 +191,12 @@ class Capabilities:
         atomic_replace: Whether readers see a document either before or after its replacement.
         visible: Whether a write is visible to the next read ("immediate") or later ("eventual").
         max_batch: The most records of one write.
+        max_write_bytes: The most bytes of one write; None if its size is not limited, or far beyond `max_batch` chunks.
+            A load makes its batches no larger by an estimate, with `number_bytes` for each component of a vector; what
+            does not fit nevertheless is refused with TooLargeError and written in halves.
+        number_bytes: The bytes of one component of a vector in a write.
+        writes_in_flight: The number of upserts that a load keeps in flight, at most `parallel`. Concurrent upserts of
+            different chunks of the same document must each keep their promises.
         max_chunk_bytes: The most bytes of text, metadata and tag of one chunk, as they are stored. A larger chunk is
             refused with InvalidInputError. Metadata may be stored in several forms; a chunk whose text and metadata as
             JSON have a quarter of this size is always taken. The default is more than the library lets through.
@@ -198,6 +207,15 @@ class Capabilities:
         verbatim: Whether `Upsert.verbatim` is honoured, so that the store can be the target of `vectoracl copy`.
         vectors: The precision of stored vectors: "single" is float32, "half" is float16. With the metric "cosine"
             only the direction has to be kept.
+        relabel: How `Relabeling.relabel` changes the chunks of one document: "transaction" if a reader sees all of them
+            changed or none, "conditional" if each chunk is changed only where its `rev` is lower at that moment,
+            "blind" if the `rev` is read before: then one process at a time writes labels, and a request that arrives
+            late is waited for. "none" if the adapter has no such flow, so that a registry cannot govern its store.
+        atomic_update: How `Updating.update_metadata` changes the chunks of one document: "transaction" if a reader sees
+            all of them changed or none, "chunks" if a reader may see a part of them changed. "none" if the adapter has
+            no such flow.
+        governed_numbers: What a count, and counts by value, rest on under a registry: the "store", where its filter is
+            right about labels at every moment, or the "rows", whose tags the core reads and compares with the registry.
     """
 
     grade: Grade
@@ -216,6 +234,9 @@ class Capabilities:
     atomic_replace: bool = True
     visible: Literal["immediate", "eventual"] = "immediate"
     max_batch: int = 10_000
+    max_write_bytes: int | None = None
+    number_bytes: int = 4
+    writes_in_flight: int = 1
     max_chunk_bytes: int = 1 << 25
     max_k: int = 10_000
     deadlines: Literal["server", "client", "none"] = "client"
@@ -223,6 +244,9 @@ class Capabilities:
     tuning: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     verbatim: bool = False
     vectors: Literal["single", "half"] = "single"
+    relabel: Literal["none", "conditional", "blind", "transaction"] = "none"
+    atomic_update: Literal["none", "chunks", "transaction"] = "none"
+    governed_numbers: Literal["store", "rows"] = "store"
 
 
 class Adapter(Protocol):
@@ -292,6 +316,63 @@ class Faceted(Protocol):
         ...
 
 
+class ExplainsWords(Protocol):
+    """An `Adapter` that can tell how it would rank the rows of a scope by words, for `explain`."""
+
+    def words(self, partition: str, scope: Predicate) -> Flow[str]:
+        """Return the way and the reason, as a clause that ends a sentence; reads no rows."""
+        ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """An `Adapter` that can say in one request whether anything has changed that its posture depends on.
+
+    Both flows must be defined in the class that defines `posture`.
+    """
+
+    def fingerprint(self) -> Flow[str | None]:
+        """Return a text that differs after each change of anything that `posture` reads or judges by.
+
+        It covers the store, the configuration and the code that judges; None if one of them cannot be covered.
+        """
+        ...
+
+    def fingerprinted_posture(self) -> Flow[tuple[Posture, str | None]]:
+        """Return the posture, and the fingerprint of the state from before it was read.
+
+        If anything that the posture shows has changed while it was read, every later fingerprint must be another one.
+        """
+        ...
+
+
+@runtime_checkable
+class ExplainsRanking(Protocol):
+    """An `Adapter` that can tell how it would rank the rows of a scope, for `explain`."""
+
+    def ranking(self, partition: str, scope: Predicate) -> Flow[str]:
+        """Return the way and the reason, as a clause that ends a sentence; reads no more than a count does."""
+        ...
+
+
+@runtime_checkable
+class Relabeling(Protocol):
+    """An `Adapter` whose chunks can be re-labelled, and which declares how as `Capabilities.relabel`."""
+
+    def relabel(self, operation: Relabel) -> Flow[int | None]:
+        """Write the labels; return how many chunks were changed, or None where the store cannot count."""
+        ...
+
+
+@runtime_checkable
+class Updating(Protocol):
+    """An `Adapter` that can change metadata in place, and which declares how as `Capabilities.atomic_update`."""
+
+    def update_metadata(self, operation: UpdateMetadata) -> Flow[int]:
+        """Change the chunks; return how many: those that were read, or 0 where the document is another one by now."""
+        ...
+
+
 def flow_of(adapter: Adapter, operation: Operation) -> Flow[Any]:
     """Return the flow of *adapter* that performs *operation*. Raises: UnsupportedPredicateError if it has none."""
     method = OPERATIONS[type(operation)].method
@@ -324,8 +405,12 @@ class Operator(Protocol):
         """
         ...
 
-    def tenants(self) -> list[TenantInfo]:
-        """List the tenants with their size, their tier and advice."""
+    def tenants(self, *, progress: Progress | None = None) -> list[TenantInfo]:
+        """List the tenants with their size, their tier and advice.
+
+        Args:
+            progress: Called while tenants are counted; passed to operators that have this parameter.
+        """
         ...
 
     def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
@@ -338,6 +423,88 @@ class Operator(Protocol):
 
     def close(self) -> None:
         """Release everything."""
+        ...
+
+
+@runtime_checkable
+class ShareAdopter(Protocol):
+    """An `Operator` that can import existing rows in shares of documents, by several processes.
+
+    All chunks of a document are in one share. `provision` is called before.
+    """
+
+    def survey(self, source: str, parts: Sequence[Share], *, progress: Progress | None = None) -> list[Share]:
+        """Check every row of *source*, and prepare the store for its tenants; copy nothing.
+
+        Args:
+            source: The name of a table or collection.
+            parts: Shares that together are everything.
+            progress: Called while rows are checked.
+
+        Returns:
+            *parts*, each with the numbers of rows of its tenants.
+
+        Raises:
+            RefusedError: Rows cannot be imported; the message lists them.
+        """
+        ...
+
+    def adopt_share(
+        self, source: str, share: Share, *, progress: Progress | None = None, adopted: Adopted | None = None
+    ) -> dict[str, int]:
+        """Import the rows of *share* and compare them. Can be repeated: rows that exist stay as they are.
+
+        Returns:
+            The number of rows of each tenant that were compared.
+
+        Raises:
+            RefusedError: A row cannot be imported, or its tenant is not one of `share.tenants`.
+            StoreError: A copy differs in the end.
+        """
+        ...
+
+    def adopt_end(self, source: str, tenants: Mapping[str, int]) -> list[str]:
+        """Do what is left when all shares were imported, which held the rows of *tenants*; return it, a line each."""
+        ...
+
+
+@runtime_checkable
+class JointMover(Protocol):
+    """An `Operator` that moves several tenants for little more than the price of one."""
+
+    @property
+    def together(self) -> int:
+        """The number of tenants that `promote_together` takes at most."""
+        ...
+
+    def promote_together(self, tenants: Sequence[str], *, progress: Progress | None = None) -> list[str]:
+        """Move all of *tenants* to a separate physical part each, or none of them; return a line for each."""
+        ...
+
+
+@runtime_checkable
+class RegistryMarker(Protocol):
+    """An `Operator` that marks its store as governed by a registry, as every `Relabeling` adapter's has to."""
+
+    def mark(self, registry: str | None) -> list[str]:
+        """Note *registry* in the store itself, where `Posture.registry` reads it; None removes the mark.
+
+        A process without that registry then refuses the store. Can be repeated. Returns a line for what was done.
+        """
+        ...
+
+
+@runtime_checkable
+class StoreSettler(Protocol):
+    """An `Operator` of a store in which interrupted writes leave what only the adapter's own flows tell apart."""
+
+    def settle(self) -> list[str]:
+        """Complete or undo what interrupted writes left, so that of each document one version remains: the visible one.
+
+        `provision` calls it before a registry takes over, which knows versions by their generation alone. No chunk
+        that a reader sees is changed. Writers have to be stopped before. Can be repeated. Returns a line for what was
+        done.
+        """
         ...
 
 
@@ -439,6 +606,10 @@ class OpenContext:
         client: The object that the application passed to `connect(clients=…)` for this store, such as a pool.
         embedder: The identity of the configured embedder. `provision` keeps it in the store, and the posture returns
             it.
+        registry: The id of the configured registry; None without one, or before its tables exist. An adapter that holds
+            no rows yet may note it as its mark; otherwise `RegistryMarker.mark` does.
+        governed: Whether a registry is configured. It then says which generation of a document is read, so an adapter
+            that chooses between versions by itself has to show all of them.
     """
 
     name: str
@@ -447,6 +618,8 @@ class OpenContext:
     debug_errors: bool = False
     client: Any = None
     embedder: str | None = None
+    registry: str | None = None
+    governed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,6 +636,10 @@ class Opened:
             are the same store (see `address` and `replica`). `vectoracl copy` recognises a store by them. Raises what
             the port raises.
         kept: Whether the rows outlive the process.
+        in_flight: The number of requests that a port performs at a time, for all callers, for example the size of its
+            pool; the core lets further ones in by turns of their tenants. None: no such limit.
+        in_flight_wait: The longest wait of a request for its turn in seconds, unless the configuration has another.
+            None: the request's time limit.
     """
 
     adapter: Adapter
@@ -472,6 +649,8 @@ class Opened:
     server: Callable[[], str] = field(default=lambda: "unknown")
     identity: Callable[[Port], frozenset[str]] = field(default=lambda _: frozenset())
     kept: bool = True
+    in_flight: int | None = None
+    in_flight_wait: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, assert_never
+from typing import Any, Literal, NamedTuple, assert_never
 
 from vectoracl.filters.predicate import NEVER, Eq, Predicate
 from vectoracl.model.actions import WRITE, Action
@@ -187,6 +187,62 @@ class Delete:
 
 
 Operation = Search | Fetch | Count | Facets | Scan | Upsert | Replace | Delete
+
+
+class LabelChange(NamedTuple):
+    """The label, the expiry and the `rev` that the chunks of one generation of a document should carry."""
+
+    document: str
+    generation: int
+    label: str
+    expires: float
+    rev: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relabel:
+    """Write label, expiry and `rev` of each change into the chunks of its generation that have a lower `rev`.
+
+    Only the core asks for it, when documents are governed by a registry; no handle reaches it. Chunk by chunk the three
+    values change together and nothing else does. A chunk that does not exist is never created, and one whose `rev` is
+    not lower is left alone: both keep a request that arrives late from undoing a newer change. Each document is named
+    once. See `Capabilities.relabel`.
+    """
+
+    partition: str
+    changes: tuple[LabelChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateMetadata:
+    """Set the keys of `values` in the metadata of a document's chunks and take the keys of `removed` away.
+
+    The document's chunks are those that pass `where`, which leaves out what has expired; the others are neither changed
+    nor looked at. All else of the chunks stays. It changes all chunks or none, in one step that no other write comes
+    between: none unless they are exactly those that the core has read, of `generation`, and each of them passes `scope`
+    both before and after the change. The core has checked that the metadata is as a write takes it.
+    See `Capabilities.atomic_update`.
+
+    Attributes:
+        partition: The tenant.
+        scope: The rows that the principal may write.
+        where: The rows that are there.
+        document: The document's id.
+        generation: The generation of the chunks that were read.
+        read: The id and the `@time` of each chunk that was read, sorted; a chunk that was written again has another
+            time.
+        values: The new values by key.
+        removed: The keys that are taken away.
+    """
+
+    partition: str
+    scope: Predicate
+    where: Predicate
+    document: str
+    generation: int
+    read: tuple[tuple[str, float], ...]
+    values: Mapping[str, Any]
+    removed: tuple[str, ...]
 
 
 class OperationKind(NamedTuple):

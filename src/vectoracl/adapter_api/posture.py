@@ -78,6 +78,7 @@ class Posture:
         script: Statements that fix the findings, in order, as (title, text) pairs, if the store can be changed by a
             script; several postures can share a part.
         embedder: The identity of the embedder that is noted in the store; None if there is none.
+        registry: The id of the registry that governs the store, as it is marked in the store; None if it has no mark.
         accepted: Findings that the configuration accepts, each with its reason. They do not lower the grade and are not
             in `findings`.
     """
@@ -88,6 +89,7 @@ class Posture:
     script: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
     embedder: str | None = None
     accepted: tuple[tuple[Finding, str], ...] = ()
+    registry: str | None = None
 
     @property
     def acceptances(self) -> tuple[str, ...]:

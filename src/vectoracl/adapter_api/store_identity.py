@@ -46,6 +46,11 @@ def shared(one: frozenset[str], other: frozenset[str]) -> list[str]:
     return sorted(matches)
 
 
+def running(identity: frozenset[str]) -> frozenset[str]:
+    """Return the texts of *identity* that only one running store has, without those that a restored backup shares."""
+    return frozenset(text for text in identity if not text.endswith((_ORIGINAL, _REPLICA)))
+
+
 def _data(text: str) -> str:
     return text.removesuffix(_ORIGINAL)
 

@@ -1,4 +1,4 @@
-"""Notes in a store's own metadata: the embedder that made its vectors.
+"""Notes in a store's own metadata: the embedder that made its vectors, and the registry that governs it.
 
 `provision` writes them as one line into a comment, description or metadata of the table or collection, and leaves all
 other text there unchanged; the posture reads them. A store without such a line is served normally, and gets one at its
@@ -17,6 +17,7 @@ from vectoracl.errors import RefusedError
 _MARK = "[vectoracl] "
 EMBEDDER = "embedder"
 DIMENSION = "dimension"
+REGISTRY = "registry"
 
 
 def read(text: object) -> dict[str, Any]:
@@ -42,6 +43,18 @@ def embedder_of(notes: Mapping[str, Any]) -> str | None:
     """Return the identity of the embedder in *notes*, or None."""
     identity = notes.get(EMBEDDER)
     return identity if isinstance(identity, str) and identity else None
+
+
+def registry_of(notes: Mapping[str, Any]) -> str | None:
+    """Return the id of the registry in *notes* that governs the store, or None."""
+    identity = notes.get(REGISTRY)
+    return identity if isinstance(identity, str) and identity else None
+
+
+def marked(text: str | None, registry: str | None) -> str:
+    """Return *text* with *registry* in its notes (None removes it); the other notes stay."""
+    notes = {name: value for name, value in read(text).items() if name != REGISTRY}
+    return written(text, notes if registry is None else {**notes, REGISTRY: registry})
 
 
 def learned(store: str, kept: str | None, wanted: str | None) -> str | None:

@@ -5,6 +5,7 @@ There are two kinds of entries. A *record* is written before the operation acts,
 
 A record is one JSON object with sorted keys: {"id", "time", "action", "permit", "reasons", "policy", "store",
 "partitions", "scope", "principal": {"id", "tenant", "kind", "by"}}; `scope` is a digest of the scope's JSON form.
+Of a handle that names a pipeline it also has "source" (`scoped(source=…)`).
 If the configuration accepts findings of a store (`accept`), a record with the action "connect.accepted" or
 "check.accepted" lists them in `reasons`; without that record the store is not served.
 
@@ -20,7 +21,10 @@ An outcome is {"decision", "outcome", "returned", "ms"}, where `outcome` is one 
 
 The outcome of an import of existing rows also has "there", "tenants" and "refused" (`hazmat.adopt`), and "returned" is
 the number of copied rows. With `[audit] returned = "hashed"` the outcome of a read of chunks has "ids": {"key",
-"hashes", "more"} (`returned_hashes`). Neither kind of entry holds query text, chunk text, metadata or vectors.
+"hashes", "more"} (`returned_hashes`). With `[ingest] validators` the outcome of a write has "validators": the verdicts
+up to the first refusal, as {"validator", "verdict", "reason", "documents"}, the last one being the number of documents
+that got it; and {"more"}, the number of further verdicts, if there are more than 100. Neither kind of entry holds query
+text, chunk text, metadata or vectors.
 
 `JsonlSink` appends whole lines to a file that several processes may share and that others may rotate. Three rules keep
 the file readable: each batch of lines is one `write` under a lock among processes; before each write the path is

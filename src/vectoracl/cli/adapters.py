@@ -69,6 +69,7 @@ def described(can: Capabilities) -> dict[str, Any]:
         "visible": can.visible,
         "max_batch": can.max_batch,
         "max_chunk_bytes": can.max_chunk_bytes,
+        "writes_in_flight": can.writes_in_flight,
         "max_k": can.max_k,
         "deadlines": can.deadlines,
         "copy_into": can.verbatim,

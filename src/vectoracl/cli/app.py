@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from vectoracl.cli import (
+    access,
     adapters,
     audit,
     check,
@@ -20,10 +22,13 @@ from vectoracl.cli import (
     copy,
     documents,
     explain,
+    governance,
     ingest,
     init,
     provision,
+    registry,
     search,
+    switch,
     tenants,
 )
 from vectoracl.cli.common import EXIT_CODES, command
@@ -63,12 +68,17 @@ def _root(
 _USE, _OPERATE, _LOOK = "Use it", "Operate a store", "Look"
 
 
+def _literal(text: str) -> str:
+    """Return *text* so that only [b] is markup: [tenants] is a section of the configuration, not a style."""
+    return "".join(part if part in ("[b]", "[/b]") else escape(part) for part in re.split(r"(\[/?b\])", text))
+
+
 def _add(name: str, function: Callable[..., None], panel: str, *examples: str, to: typer.Typer = app) -> None:
     """Add a command with its examples, which are printed below its options."""
     lines = ["[b]Examples[/b]", *(f"[cyan]  {escape(one)}[/cyan]" for one in examples)] if examples else []
     # Unwraps the lines of a docstring, which would otherwise be broken where the source breaks them.
     text = "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(function.__doc__ or "").split("\n\n"))
-    to.command(name, rich_help_panel=panel, help=text, epilog="\n\n".join(lines))(command(function))
+    to.command(name, rich_help_panel=panel, help=_literal(text), epilog="\n\n".join(lines))(command(function))
 
 
 _add(
@@ -77,6 +87,7 @@ _add(
     _USE,
     "vectoracl demo",
     "vectoracl demo --store qdrant",
+    "vectoracl demo --governance --store memory",
     "vectoracl demo --docs handbooks/",
     "vectoracl demo --json",
 )
@@ -104,7 +115,8 @@ _add(
     "vectoracl check",
     "vectoracl check --dsn postgresql://app@db/prod --table public.documents",
     "vectoracl check --explain PG001",
-    "vectoracl check --format sarif > findings.sarif",
+    "vectoracl check --all --format sarif > findings.sarif",
+    "vectoracl check --data --json",
 )
 _add("adapters", adapters.adapters, _LOOK)
 app.command(
@@ -119,6 +131,7 @@ _add(
     _OPERATE,
     "vectoracl provision --sql | less",
     "vectoracl provision",
+    "vectoracl provision --all",
     "vectoracl provision --adopt public.documents",
 )
 _add(
@@ -128,6 +141,7 @@ _add(
     "vectoracl copy --from pg.toml --to qdrant.toml --dry-run",
     "vectoracl copy --from pg.toml --to qdrant.toml",
     "vectoracl copy --from pg.toml --to qdrant.toml --tenant acme --overwrite",
+    "vectoracl copy --from pg.toml --to qdrant.toml --shard 3/16 --journal /shared/copy",
 )
 
 of_documents = typer.Typer(help="List and delete the documents of a tenant.", no_args_is_help=True)
@@ -156,14 +170,117 @@ of_tenants = typer.Typer(
     help="List tenants with their sizes; move, create, deactivate and remove them.", no_args_is_help=True
 )
 app.add_typer(of_tenants, name="tenants", rich_help_panel=_OPERATE)
-_add("list", tenants.tenants_list, "Commands", "vectoracl tenants list", to=of_tenants)
+_add("list", tenants.tenants_list, "Commands", "vectoracl tenants list", "vectoracl tenants list --all", to=of_tenants)
 _add("promote", tenants.promote, "Commands", "vectoracl tenants promote acme", to=of_tenants)
 _add("demote", tenants.demote, "Commands", "vectoracl tenants demote acme", to=of_tenants)
+_add(
+    "rebalance",
+    tenants.rebalance,
+    "Commands",
+    "vectoracl tenants rebalance --dry-run",
+    "vectoracl tenants rebalance --limit 20 --seconds 600",
+    to=of_tenants,
+)
+_add(
+    "switch",
+    switch.switch,
+    "Commands",
+    "vectoracl tenants switch acme --to cluster --dry-run",
+    "vectoracl tenants switch acme --to cluster",
+    "vectoracl tenants switch acme --to cluster --remove-former",
+    to=of_tenants,
+)
 _add("create", tenants.create, "Lifecycle", "vectoracl tenants create acme", to=of_tenants)
 _add("deactivate", tenants.deactivate, "Lifecycle", "vectoracl tenants deactivate acme", to=of_tenants)
 _add("offload", tenants.offload, "Lifecycle", "vectoracl tenants offload acme", to=of_tenants)
 _add("activate", tenants.activate, "Lifecycle", "vectoracl tenants activate acme", to=of_tenants)
 _add("remove", tenants.remove, "Lifecycle", "vectoracl tenants remove acme", to=of_tenants)
+
+_add("parent", governance.parent, "Families", "vectoracl tenants parent acme-lab --of acme", to=of_tenants)
+
+_GOVERN = "Govern documents"
+of_labels = typer.Typer(help="Labels: who may read the documents that point at them.", no_args_is_help=True)
+app.add_typer(of_labels, name="labels", rich_help_panel=_GOVERN)
+_add("list", governance.labels_list, "Commands", "vectoracl labels list --tenant acme", to=of_labels)
+_add(
+    "define",
+    governance.labels_define,
+    "Commands",
+    "vectoracl labels define hr --tenant acme --read group:hr --write role:hr-admin",
+    to=of_labels,
+)
+_add("drop", governance.labels_drop, "Commands", "vectoracl labels drop old --tenant acme", to=of_labels)
+_add(
+    "move",
+    governance.move,
+    "Registry",
+    "vectoracl documents move salaries.md --tenant acme --label hr",
+    to=of_documents,
+)
+_add(
+    "registered",
+    governance.registered,
+    "Registry",
+    "vectoracl documents registered --tenant acme --label hr",
+    to=of_documents,
+)
+_add(
+    "hold",
+    governance.hold,
+    _GOVERN,
+    'vectoracl hold contract.md --tenant acme --matter smith --reason "litigation"',
+)
+_add("release", governance.release, _GOVERN, 'vectoracl release --tenant acme --matter smith --reason "settled"')
+_add("retain", governance.retain, _GOVERN, "vectoracl retain cv.md --tenant acme --until 2030-01-31T00:00:00Z")
+of_quarantine = typer.Typer(help="Take chunks out of retrieval by who wrote them, and when.", no_args_is_help=True)
+app.add_typer(of_quarantine, name="quarantine", rich_help_panel=_GOVERN)
+_add(
+    "add",
+    governance.quarantine_add,
+    "Commands",
+    'vectoracl quarantine add incident --tenant acme --producer crawler --reason "poisoned pages"',
+    to=of_quarantine,
+)
+_add(
+    "lift",
+    governance.quarantine_lift,
+    "Commands",
+    'vectoracl quarantine lift incident --tenant acme --reason "false alarm"',
+    to=of_quarantine,
+)
+_add("list", governance.quarantine_list, "Commands", "vectoracl quarantine list --tenant acme", to=of_quarantine)
+_add(
+    "reconcile",
+    governance.reconcile,
+    _GOVERN,
+    "vectoracl reconcile --tenant acme",
+    "vectoracl reconcile --tenant acme --watch 60",
+)
+_add("sweep", governance.sweep, _GOVERN, "vectoracl sweep --tenant acme")
+_add("erase", governance.erase, _GOVERN, 'vectoracl erase cv.md --tenant acme --reason "request of the applicant"')
+of_access = typer.Typer(
+    help="Who may read a document, what a principal may read, and what sources of rights say.", no_args_is_help=True
+)
+app.add_typer(of_access, name="access", rich_help_panel=_GOVERN)
+_add("who", governance.access_who, "Commands", "vectoracl access who salaries.md --tenant acme", to=of_access)
+_add("what", governance.access_what, "Commands", "vectoracl access what --as ann@acme --group hr", to=of_access)
+_add(
+    "apply",
+    access.access_apply,
+    "Sources of rights",
+    "vectoracl access apply drive.jsonl --source drive --tenant acme",
+    "vectoracl access apply drive.jsonl --source drive --tenant acme --json",
+    to=of_access,
+)
+_add("sources", access.access_sources, "Sources of rights", "vectoracl access sources --tenant acme", to=of_access)
+of_registry = typer.Typer(help="The registry: verify it after a restore, export and import it.", no_args_is_help=True)
+app.add_typer(of_registry, name="registry", rich_help_panel=_GOVERN)
+_add("verify", registry.verify, "Commands", "vectoracl registry verify --tenant acme", to=of_registry)
+_add("export", registry.export, "Commands", "vectoracl registry export registry.jsonl", to=of_registry)
+_add(
+    "receipt", registry.receipt, "Commands", "vectoracl registry receipt erasure.json --key public.pem", to=of_registry
+)
+_add("import", registry.import_, "Commands", "vectoracl registry import registry.jsonl", to=of_registry)
 
 
 def main() -> None:

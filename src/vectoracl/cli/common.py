@@ -68,6 +68,14 @@ OperatedOption = Annotated[
     str | None,
     typer.Option("--store", metavar="NAME", help="The store to operate.", show_default="the configuration's default"),
 ]
+AllOption = Annotated[
+    bool,
+    typer.Option(
+        "--all",
+        help="Act on every store of the configuration, one after another. A store that fails is reported and does not "
+        "stop the others; the exit code is that of the worst.",
+    ),
+]
 HomeOption = Annotated[
     str | None,
     typer.Option(
@@ -89,6 +97,15 @@ AsOption = Annotated[
         metavar="ID@TENANT",
         help="The principal to act as; the tenant follows the last @. You hold the store's credentials anyway; the "
         "audit record shows that an operator at the command line acted.",
+    ),
+]
+PipelineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="NAME",
+        help="The pipeline in whose name it is done; required if the configuration lists those that may write.",
+        show_default=False,
     ),
 ]
 DEFAULT_CONFIG = Path(DEFAULT_PATH)
@@ -203,16 +220,27 @@ def hint(error: VectorACLError) -> str:
     return ""
 
 
-def report(error: VectorACLError, *, as_json: bool) -> None:
-    """Print *error* on one line with a hint; with *as_json* as an object on standard output."""
+def error_object(error: VectorACLError) -> dict[str, object]:
+    """Return *error* as it is printed with --json."""
+    # `plain`, since a path or id may hold characters without a form in JSON.
     notes = [plain(note) for note in getattr(error, "__notes__", ())]
+    return {"code": error.code, "message": plain(error), "hint": hint(error), "notes": notes}
+
+
+def exit_code(error: VectorACLError) -> int:
+    """Return the exit code of a command that ends with *error*."""
+    return FINDINGS if isinstance(error, ScopeViolationError) else NOT_MEASURED
+
+
+def report(error: VectorACLError, *, as_json: bool, store: str = "") -> None:
+    """Print *error*, of *store* if that is named, on one line with a hint; with *as_json* as an object."""
     if as_json:
-        # `plain`, since a path or id may hold characters without a form in JSON.
-        body = {"code": error.code, "message": plain(error), "hint": hint(error), "notes": notes}
-        print_json({"error": body})
+        print_json({"error": error_object(error)})
         return
     console = err()
-    console.print(Text.assemble(("error: ", "bold red"), plain(error)), soft_wrap=True)
+    place = f"store {plain(store)}: " if store else ""
+    console.print(Text.assemble(("error: ", "bold red"), place, plain(error)), soft_wrap=True)
+    notes = [plain(note) for note in getattr(error, "__notes__", ())]
     for line in (hint(error), *notes):
         if line:
             console.print(Text(line, "dim"), soft_wrap=True)
@@ -231,7 +259,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             function(*args, **kwargs)
         except VectorACLError as error:
             report(error, as_json=as_json)
-            raise typer.Exit(FINDINGS if isinstance(error, ScopeViolationError) else NOT_MEASURED) from None
+            raise typer.Exit(exit_code(error)) from None
         except (KeyboardInterrupt, typer.Abort) as stop:  # Abort: Ctrl-C, or the end of input, at a question
             message = " ".join(plain(one) for one in ("Interrupted.", *getattr(stop, "__notes__", ())))
             err().print(Text(message), soft_wrap=True)

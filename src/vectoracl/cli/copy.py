@@ -10,11 +10,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from vectoracl.cli import shards
 from vectoracl.cli.common import CLEAN, FINDINGS, JsonOption, Steps, done, opened, out, person, plain, print_json
+from vectoracl.cli.shards import JournalOption, ShardOption
 from vectoracl.copying.checkpoint import Checkpoint
 from vectoracl.copying.compare import Comparison
-from vectoracl.copying.copy import PAGE, Copy, Plan, Report, Side
+from vectoracl.copying.copy import Copy, Report
+from vectoracl.copying.planning import PAGE, Plan, Side
 from vectoracl.errors import InvalidInputError, without_context
+from vectoracl.sharding import CopyJob
 
 _MOST = 20
 
@@ -55,6 +59,8 @@ def copy(
     batch: Annotated[
         int, typer.Option("--batch", help="The maximum number of rows per request.", min=1, max=10_000)
     ] = PAGE,
+    shard: ShardOption = None,
+    journal: JournalOption = None,
     *,
     overwrite: Annotated[
         bool,
@@ -88,10 +94,15 @@ def copy(
     After Ctrl-C or a crash, the same command continues where it stopped. At the end both stores are read and compared
     row by row. Reads and writes bypass the policy, and are recorded so in the audit of both configurations.
 
+    With --shard I/N and --journal DIR, several processes or machines divide the rows by tenants and key ranges. A shard
+    that is repeated writes only what is missing; the last one prints the sum.
+
     Exit codes: 0 copied and the same (with --dry-run: it could be copied), 1 copied and something differs, 2 refused,
     or stopped by an error.
     """
     chosen = _chosen(tenant, tenants)
+    shards.refuse(shard, overwrite=overwrite, checkpoint=checkpoint, dry_run=dry_run)
+    kept = shards.journal_for(shard, journal)
     if overwrite and not tenant:
         raise InvalidInputError(
             "--overwrite deletes rows, so it requires each tenant by name: --tenant ID.", field="tenant"
@@ -103,6 +114,24 @@ def copy(
             field="to",
         )
     reason = f"vectoracl copy, run by {person()} at the command line"
+    if shard is not None and kept is not None:
+        with (
+            opened(source, from_store, contact=False) as one,
+            opened(target, to_store, contact=False) as other,
+            Steps(quiet=as_json) as steps,
+        ):
+            job = CopyJob(
+                Side(one, from_store),
+                Side(other, to_store),
+                reason=reason,
+                tenants=chosen,
+                named=bool(tenant),
+                batch=batch,
+                different_stores=different_stores,
+                reembed=reembed,
+            )
+            ran = shards.run(job, shard, kept, steps.report)
+        shards.show(ran, as_json=as_json)
     path = target.with_name(target.name + ".copy") if checkpoint is None else checkpoint
     parts = [str(source.resolve()), str(target.resolve()), from_store or "", to_store or ""]
     progress_file = Checkpoint(path, [*parts, "reembed"] if reembed else parts)

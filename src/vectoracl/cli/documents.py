@@ -17,6 +17,7 @@ from vectoracl.cli.common import (
     AsOption,
     ConfigOption,
     JsonOption,
+    PipelineOption,
     Steps,
     StoreOption,
     confirmed,
@@ -98,6 +99,7 @@ def delete(
     who: AsOption,
     config: ConfigOption = DEFAULT_CONFIG,
     store: StoreOption = None,
+    source: PipelineOption = None,
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
@@ -110,7 +112,7 @@ def delete(
     principal = operator(who, "documents delete")
     documents = list(dict.fromkeys(check_id(one, "document") for one in names))
     with opened_for(principal, config, store) as acl:
-        handle = acl.scoped(principal)
+        handle = acl.scoped(principal, source=source)
         absent = [one for one in documents if not handle.page(F["@document"] == one, size=1, include=()).hits]
         if absent:
             raise InvalidInputError(

@@ -55,6 +55,8 @@ def explain(
                 "visible": explanation.visible,
                 "document": explanation.document,
                 "document_visible": explanation.document_visible,
+                "ranking": dict(explanation.ranking),
+                "words": dict(explanation.words),
                 "summary": explanation.summary(),
             }
         )

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from vectoracl.adapter_api.shares import shares
 from vectoracl.cli.common import (
     CLEAN,
     DEFAULT_CONFIG,
@@ -34,6 +35,7 @@ from vectoracl.cli.common import (
     show_commands,
 )
 from vectoracl.cli.ingest_lock import alone
+from vectoracl.cli.shards import ShardOption, refuse, which
 from vectoracl.client.retriever import ScopedRetriever
 from vectoracl.errors import InvalidInputError, RefusedError
 from vectoracl.filters.field_types import FieldType
@@ -77,12 +79,13 @@ def ingest(
         typer.Option(
             "--source",
             metavar="NAME",
-            help="Identify the files by this name instead of their folder, so that they can be read from another "
-            "folder or machine next time.",
+            help="The name of this pipeline. It is noted in the chunks, and identifies the files instead of their "
+            "folder, so that they can be read from another folder or machine next time.",
         ),
     ] = "",
     config: ConfigOption = DEFAULT_CONFIG,
     store: StoreOption = None,
+    shard: ShardOption = None,
     *,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Also replace documents that came from another file.")
@@ -111,25 +114,34 @@ def ingest(
     another file, nothing is written without --overwrite. Only one `ingest` of a user on a machine writes to a tenant at
     a time; another one is refused.
 
+    With --shard I/N only the I-th of N shares of the documents is written, so that several processes or machines can
+    share the work: run all of them on the same files. A share can be repeated.
+
     Exit codes: 0 everything was written; 1 everything else was written, but a file could not be read or --prune was not
     confirmed; 2 nothing was written, or it stopped at an error, whose message states how much was written.
     """
     principal = operator(who, "ingest")
+    refuse(shard, prune=prune)
+    part = None if shard is None else which(shard)
     skipped: list[Skipped] = []
     with Steps(quiet=as_json) as steps:
         steps.step("finding files", 0, None)
         files = _under(find(paths, skipped.append, distinct=True), under)
+        if part is not None:
+            share = shares(part.of)[part.number - 1]
+            files = [file for file in files if share.has(principal.tenant, file.name)]
         steps.step("finding files", 1, 1)
         steps.step("opening the store", 0, None)
         with opened_for(principal, config, store) as acl:
             steps.step("opening the store", 1, 1)
             chunk_metadata = _metadata(metadata or [], acl.config.stores[acl.store_of(principal.tenant)].metadata)
-            handle = acl.scoped(principal)
+            handle = acl.scoped(principal, source=source or None)
             marks = {file.name: _mark(file, source) for file in files}
-            with alone(acl.identity_for_journal(acl.store_of(principal.tenant)), principal.tenant):
+            with alone(acl.identity_for_journal(acl.store_of(principal.tenant)), principal.tenant, part):
                 if not overwrite:
                     _check_origins(handle, marks, steps)
-                written, count, words = _write(handle, files, marks, chunk_metadata, size, skipped, steps)
+                quarantined: list[str] = []
+                written, count, words = _write(handle, files, marks, chunk_metadata, size, skipped, quarantined, steps)
                 gone = _gone(handle, files, marks, under, source, skipped, many=prune_many) if prune else []
                 kept = acl.keeps(acl.store_of(principal.tenant))
                 steps.pause()
@@ -138,11 +150,18 @@ def ingest(
     if as_json:
         omissions = [{"name": plain(one.name), "reason": one.reason} for one in skipped]
         more = {"gone": [plain(one) for one in gone], "forgotten": [plain(one) for one in forgotten]} if prune else {}
-        print_json({"principal": who, "documents": written, "chunks": count, "skipped": omissions, **more})
+        which_part = {} if part is None else {"shard": str(part)}
+        counts = {"documents": written, "chunks": count, "skipped": omissions}
+        if quarantined:
+            counts["quarantined"] = [plain(one) for one in quarantined]
+        print_json({"principal": who, **counts, **more, **which_part})
     else:
         console = out()
         wrote = f"Wrote {counted(written, 'document')} in {counted(count, 'chunk')}"
         console.print(Text(f"{wrote} for the tenant {principal.tenant}."))
+        for one in quarantined:
+            text = f"quarantined: {one_line(one, 200)} is stored, and no one retrieves it before the rule is lifted"
+            console.print(Text(text, "yellow"), soft_wrap=True)
         if prune:
             console.print(Text(f"Deleted {counted(len(forgotten), 'document')} whose file no longer exists."))
         _show_skipped([*failed, *(one for one in skipped if not isinstance(one, Failed))])
@@ -151,7 +170,7 @@ def ingest(
         elif written:
             console.print(Text("Next:", "dim"))
             show_commands(console, [command_line("search", "--as", who, words, config=config, store=store)])
-    if not written:
+    if not written and (part is None or files):
         done(NOT_MEASURED)
     done(FINDINGS if failed or len(gone) != len(forgotten) else CLEAN)
 
@@ -246,9 +265,13 @@ def _write(
     given: Mapping[str, Any],
     size: int,
     skipped: list[Skipped],
+    quarantined: list[str],
     steps: Steps,
 ) -> tuple[int, int, str]:
-    """Write the files one by one; return the numbers of documents and chunks, and some words of one of them."""
+    """Write the files one by one; return the numbers of documents and chunks, and some words of one of them.
+
+    Documents that a validator put under quarantine are added to *quarantined*.
+    """
     written = count = 0
     words = ""
     steps.step("writing documents", 0, len(files))
@@ -259,6 +282,7 @@ def _write(
                 parts = document_chunks(document, size)
                 marked = {**given, MARK: marks[file.name]}
                 result = handle.replace(file.name, [replace(one, metadata=marked) for one in parts])
+                quarantined += result.quarantined
                 count += result.count or 0
                 written += 1
                 words = words or _words(parts[0].text if parts else "")

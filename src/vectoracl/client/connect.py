@@ -8,28 +8,51 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from vectoracl._util.import_path import import_path
+from vectoracl._util.import_path import import_path, made_by
 from vectoracl.access.policy import Policy, TenantPolicy
 from vectoracl.adapter_api.contract import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
 from vectoracl.adapter_api.loading import load
 from vectoracl.adapter_api.posture import Posture, demand, judged
 from vectoracl.audit.returned_hashes import ReturnedIds
 from vectoracl.audit.sinks import JsonlSink, MemorySink, Sink
+from vectoracl.client.governance import AsyncGovernance, Governance
 from vectoracl.client.retriever import AsyncScopedRetriever, ScopedRetriever
-from vectoracl.config import EMBEDDER_TIMEOUT, AuditConfig, Config, PolicyConfig, StoreConfig, adapter_config, read
-from vectoracl.engine.core_ports import CORE_PORTS, EMBEDDING, AsyncCorePort, CorePort
+from vectoracl.client.start_check import aposture_at_start, posture_at_start
+from vectoracl.config import (
+    EMBEDDER_TIMEOUT,
+    AuditConfig,
+    Config,
+    IngestConfig,
+    PolicyConfig,
+    RegistryConfig,
+    StoreConfig,
+    adapter_config,
+    read,
+)
+from vectoracl.engine.core_ports import (
+    CORE_PORTS,
+    EMBEDDING,
+    AsyncCorePort,
+    AsyncRegistryPort,
+    CorePort,
+    RegistryPort,
+)
 from vectoracl.engine.drivers import arun, run, wrapped
 from vectoracl.engine.explain import Explanation, explain_flow
+from vectoracl.engine.fair_queue import AsyncFairPort, AsyncGate, FairPort, Gate, Quota
+from vectoracl.engine.governed_store import check_governable
+from vectoracl.engine.governing import Governor
 from vectoracl.engine.handle import Lifetime
 from vectoracl.engine.operator_flows import accepting
-from vectoracl.engine.pipeline import Caller, Pipeline, Store
+from vectoracl.engine.pipeline import Caller, Pipeline, Store, check_supported
 from vectoracl.engine.recorded_operator import recorded_operator
+from vectoracl.engine.routes import MARK, Routes
 from vectoracl.errors import (
     ClosedError,
     ConfigError,
@@ -39,15 +62,24 @@ from vectoracl.errors import (
     VectorACLError,
     without_context,
 )
-from vectoracl.filters.predicate import ALWAYS
+from vectoracl.filters.predicate import ALWAYS, Range
 from vectoracl.filters.validation import check_fields
+from vectoracl.ingestion.opening import open_validator
+from vectoracl.ingestion.validators import NamedValidator
 from vectoracl.model.actions import ALL_ACTIONS, Action, check_action, check_actions
-from vectoracl.model.identifiers import check_tenant, check_text
+from vectoracl.model.identifiers import check_id, check_tenant, check_text
 from vectoracl.model.principal import Principal, check_principal
+from vectoracl.registry.scopes import OPERATIONS
 from vectoracl.text.embedders import Embedder, identity_of, open_embedder
+
+if TYPE_CHECKING:
+    from vectoracl.registry.sql_registry import Registry
 
 T = TypeVar("T")
 _MAX_HELPERS = 32
+_MAX_TENANTS = 4096
+REGISTRY_FILE = "vectoracl-registry.db"
+"""The file of the registry, next to the configuration, where `registry.url` names no other."""
 Source = str | os.PathLike[str] | Mapping[str, Any] | Config
 
 
@@ -63,6 +95,64 @@ class _OpenStore:
     posture: Posture | None = None
     ports: dict[str, Port] = field(default_factory=dict)
     aports: dict[str, AsyncPort] = field(default_factory=dict)
+    gate: Gate | None = None
+    agate: AsyncGate | None = None
+    fair: dict[str, Mapping[str, Port]] = field(default_factory=dict)
+    afair: dict[str, Mapping[str, AsyncPort]] = field(default_factory=dict)
+
+    def quota(self) -> Quota | None:
+        """The limits of requests in flight; None if there are none."""
+        config = self.config
+        slots = self.opened.in_flight if config.in_flight is None else config.in_flight
+        if slots is None and config.in_flight_per_tenant is None:
+            return None
+        wait = self.opened.in_flight_wait if config.in_flight_wait is None else config.in_flight_wait
+        return Quota(self.store.name, slots, config.in_flight_per_tenant, wait)
+
+    def ports_of(self, tenant: str) -> Mapping[str, Port]:
+        """Return the sync ports for requests of *tenant*; "" is the operator."""
+        if self.gate is None:
+            return self.ports
+        ports = self.fair.get(tenant)
+        if ports is None:
+            ports = {**self.ports, "store": FairPort(self.gate, self.ports, tenant)}
+            _remember(self.fair, tenant, ports)
+        return ports
+
+    def aports_of(self, tenant: str) -> Mapping[str, AsyncPort]:
+        """Return the async ports for requests of *tenant*."""
+        if self.agate is None:
+            return self.aports
+        ports = self.afair.get(tenant)
+        if ports is None:
+            ports = {**self.aports, "store": AsyncFairPort(self.agate, self.aports, tenant)}
+            _remember(self.afair, tenant, ports)
+        return ports
+
+
+def _remember(ports: dict[str, T], tenant: str, made: T) -> None:
+    if len(ports) >= _MAX_TENANTS:
+        ports.clear()
+    ports[tenant] = made
+
+
+class _TenantDriver:
+    """The driver of a handle: drives its flows in turn with those of other tenants; all else is the VectorACL's."""
+
+    __slots__ = ("_acl", "_tenant")
+
+    def __init__(self, acl: Any, tenant: str) -> None:
+        self._acl = acl
+        self._tenant = tenant
+
+    def run(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
+        return self._acl.run(store, flow, timeout, self._tenant)  # type: ignore[no-any-return]
+
+    async def arun(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
+        return await self._acl.arun(store, flow, timeout, self._tenant)  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._acl, name)
 
 
 class _Base:
@@ -92,7 +182,13 @@ class _Base:
         if policy is None:
             policy = _open_policy(self.config.policy, self.config.tenants.shared, debug=debug)
         self.policy = policy
+        validators = _open_validators(self.config)
+        routes = self.config.tenants.routes
+        self.routes = None if routes is None else Routes(self._base / routes, self._configured)
+        self.registry = open_registry(self.config, self._base)
+        self._registry_checked = False
         self.sink: Sink = _open_sink(self.config, self._base) if sink is None else sink
+        ingest = self.config.ingest
         self.pipeline = Pipeline(
             self.policy,
             self.sink,
@@ -100,13 +196,20 @@ class _Base:
             debug=self.config.debug_errors,
             decision_ttl=self.config.policy.decision_ttl,
             returned=_open_returned(self.config.audit, self._base),
+            registry=None if self.registry is None else self.registry.settings,
+            routes=self.routes,
+            sources=None if ingest is None or ingest.sources is None else frozenset(ingest.sources),
+            validated=bool(validators),
         )
+        self.registry_port = None if self.registry is None else RegistryPort(self.registry)
         self.core_port = CorePort(
             self.policy,
             self.sink,
             self._embedder,
             debug=self.config.debug_errors,
             embedder_timeout=EMBEDDER_TIMEOUT if self.config.embedder is None else self.config.embedder.timeout,
+            validators=validators,
+            validator_timeout=IngestConfig().timeout if ingest is None else ingest.timeout,
         )
 
     def __repr__(self) -> str:
@@ -128,12 +231,40 @@ class _Base:
         """Return the name of the store to which the configuration routes *tenant*. Raises: InvalidTenantError."""
         return self._route(check_tenant(tenant))
 
+    def meaning_of(self, store: str) -> dict[str, object]:
+        """Return what decides what rows mean in *store*: adapter, vectors, metadata fields and embedder; no secrets.
+
+        Raises: ClosedError, ConfigError.
+        """
+        named = self._named(self._known(store))
+        can = named.store.capabilities
+        return {
+            "adapter": named.config.adapter,
+            "dimension": can.dimension,
+            "metric": can.metric,
+            "vectors": can.vectors,
+            "fields": {name: kind.value for name, kind in sorted(named.store.fields.items())},
+            "embedder": self.embedder_identity,
+        }
+
     def keeps(self, store: str) -> bool:
         """Return whether the rows of *store* outlive this process. Raises: ClosedError, ConfigError."""
         return self._named(self._known(store)).opened.kept
 
-    def _route(self, tenant: str) -> str:
+    def _configured(self, tenant: str) -> str:
         return self.config.tenants.store.get(tenant, self.config.default)
+
+    def _route(self, tenant: str) -> str:
+        """Return the name of the store of *tenant*. Raises: ConfigError if its route cannot be read."""
+        if self.routes is None:
+            return self._configured(tenant)
+        store = self.routes.store_of(tenant)
+        if store not in self.config.stores:
+            raise ConfigError(
+                f"The tenant {tenant!a} was switched to the store {store!r}, which this configuration does not have. "
+                "Give every process the configuration with that store."
+            )
+        return store
 
     def _known(self, store: str | None) -> str:
         if store is not None and store not in self.config.stores:
@@ -170,6 +301,8 @@ class _Base:
                     self.config.debug_errors,
                     self._clients.get(name),
                     self.embedder_identity,
+                    None if self.registry is None else self._registry_identity(),
+                    self.registry is not None,
                 )
                 with self._foreign(config.adapter):
                     opened: Opened = hooks.vectoracl_open(config=model, context=context)
@@ -180,9 +313,19 @@ class _Base:
                         f"{can.dimension}. Configure the same dimension for both."
                     )
                 embedder = partial(self._kept_embedder, name)
-                named = _OpenStore(Store(name, config.adapter, opened.adapter, fields, embedder), opened, config)
+                store = Store(name, config.adapter, opened.adapter, fields, embedder, config.expiring)
+                if config.expiring:
+                    check_supported(Range("@expires", gt=0.0), can)
+                named = _OpenStore(store, opened, config)
+                if self.registry is not None:
+                    check_governable(named.store)
                 self._stores[name] = named
         return named
+
+    def _registry_identity(self) -> str | None:
+        """Return the id that marks the stores of this registry; None before its tables were created."""
+        assert self.registry is not None
+        return self.registry.identity() if self.registry.ready() else None
 
     def _kept_embedder(self, name: str) -> str | None:
         posture = self._stores[name].posture
@@ -218,8 +361,35 @@ class _Base:
             )
             raise wrapped(error, message, debug=debug, code="internal") from (error if debug else None)
 
+    def _check_registry(self, named: _OpenStore, posture: Posture) -> None:
+        """Refuse a store that another registry governs, or one that this process would read without it.
+
+        Raises: PostureError; ConfigError where the registry's tables are not those of this version; StoreError.
+        """
+        if self.registry is not None and not self._registry_checked:
+            from vectoracl.registry import migrate
+
+            migrate.check(self.registry.database)
+            self.registry.compare_journal()
+            self._registry_checked = True
+        identity = None if self.registry is None else self.registry.identity()
+        if (posture.registry or "").startswith(MARK):
+            self._check_routes(named.store.name, posture.registry)
+        elif posture.registry != identity:
+            raise PostureError(other_registry(named.store.name, posture.registry, identity))
+
+    def _check_routes(self, store: str, marked: str | None) -> None:
+        """Refuse a store from which tenants were switched by other routes. Raises: PostureError, ConfigError."""
+        if self.routes is None or self.routes.mark != marked:
+            raise PostureError(
+                f"Tenants were switched from the store {store!r} to another one, and this configuration does not name "
+                "the folder of the routes that say so: it would show rows that are out of date. Set [tenants] routes "
+                "to the folder that the other processes use."
+            )
+
     def _demand(self, named: _OpenStore, posture: Posture) -> None:
         """Refuse a store whose actual posture is weaker than the required grade. Raises: PostureError."""
+        self._check_registry(named, posture)
         demanded: Grade = self.config.minimum_grade or named.store.capabilities.grade
         reached = GRADES.index(posture.grade) if posture.grade in GRADES else 0
         if reached >= GRADES.index(demanded):
@@ -236,17 +406,64 @@ class _Base:
         error.findings = tuple(lowering)
         raise error
 
+    def _satisfies(self, named: _OpenStore, posture: Posture) -> bool:
+        try:
+            self._demand(named, posture)
+        except PostureError:
+            return False
+        return True
+
     def _demanded(self, name: str, posture: Posture) -> Posture:
         return demand(posture, self.config.minimum_grade, name, GRADES)
 
-    def _caller(self, principal: object, actions: Iterable[Action] | None) -> Caller:
+    def _caller(self, principal: object, actions: Iterable[Action] | None, source: str | None = None) -> Caller:
         who = check_principal(principal)
-        return Caller(who, ALL_ACTIONS if actions is None else check_actions(actions), ALWAYS)
+        if source is not None:
+            source = check_id(source, "source")
+            if source in OPERATIONS:
+                raise InvalidInputError(
+                    f"{source!r} is the name of an operation; give the pipeline another one.", field="source"
+                )
+        return Caller(who, ALL_ACTIONS if actions is None else check_actions(actions), ALWAYS, source)
 
-    def _handle(self, make: Callable[..., T], principal: Principal, actions: Iterable[Action] | None) -> T:
-        caller = self._caller(principal, actions)
-        name = self._route(caller.principal.tenant)
-        return make(self.pipeline, lambda: self._named(name).store, self, caller, Lifetime(self._alive))
+    def _governance(self, make: Callable[..., T], principal: object, *, operator: bool = False, reason: str = "") -> T:
+        who = check_principal(principal)
+        if self.registry is None:
+            raise ConfigError(
+                "There is no [registry] in the configuration, so there is nothing to govern. Add it and run `vectoracl "
+                "provision` (docs/governance.md)."
+            )
+        name = self._route(who.tenant)
+        driver = _TenantDriver(self, who.tenant)
+        governor = Governor(who, operator)
+        life = Lifetime(self._alive)
+        return make(self.pipeline, lambda: self._named(name).store, driver, governor, life, reason, self._sign)
+
+    @cached_property
+    def _sign(self) -> Callable[[Mapping[str, Any]], bytes]:
+        """The maker of receipts. Raises: ConfigError for a key that cannot be used."""
+        from vectoracl.registry.receipts import Signer
+
+        one = self.config.registry
+        key = None if one is None or one.receipt_key is None else one.receipt_key.reveal(self._base)
+        return Signer(key).receipt
+
+    def _handle(
+        self,
+        make: Callable[..., T],
+        principal: Principal,
+        actions: Iterable[Action] | None,
+        source: str | None,
+    ) -> T:
+        caller = self._caller(principal, actions, source)
+        tenant = caller.principal.tenant
+        name = self._route(tenant)
+        driver = _TenantDriver(self, tenant)
+
+        def store() -> Store:
+            return self._named(name if self.routes is None else self._route(tenant)).store
+
+        return make(self.pipeline, store, driver, caller, Lifetime(self._alive))
 
     def _explain(self, principal: object, action: object, document: str | None) -> tuple[Store, Flow[Explanation]]:
         caller = self._caller(principal, None)
@@ -262,12 +479,16 @@ class VectorACL(_Base):
 
     _helpers: ThreadPoolExecutor | None = None
 
-    def scoped(self, principal: Principal, *, actions: Iterable[Action] | None = None) -> ScopedRetriever:
+    def scoped(
+        self, principal: Principal, *, actions: Iterable[Action] | None = None, source: str | None = None
+    ) -> ScopedRetriever:
         """Return a handle bound to *principal*. Nothing is contacted.
 
         Args:
             principal: The verified principal for which the handle acts.
             actions: The actions that the handle may do, if the policy permits them; None means all actions.
+            source: The name of the pipeline that writes with this handle, noted in each chunk next to the operation.
+                `[ingest] sources` may list those that may write.
 
         Returns:
             The handle. The policy is asked at each of its calls.
@@ -276,16 +497,32 @@ class VectorACL(_Base):
             InvalidPrincipalError: *principal* is not a `Principal`.
             InvalidInputError: *actions* holds an unknown action.
         """
-        return self._handle(ScopedRetriever, principal, actions)
+        return self._handle(ScopedRetriever, principal, actions, source)
 
-    def run(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
-        """Drive *flow* on *store*; called by handles. *timeout* is in seconds."""
+    def governance(self, principal: Principal) -> Governance:
+        """Return a handle that governs the tenant of *principal*: labels, holds, retention, quarantine, erasure.
+
+        Args:
+            principal: A principal whom `[registry] governors` names; for anyone else every method is denied.
+
+        Returns:
+            The handle. Nothing is contacted.
+
+        Raises:
+            ConfigError: There is no `[registry]`.
+            InvalidPrincipalError: *principal* is not a `Principal`.
+        """
+        return self._governance(Governance, principal)
+
+    def run(self, store: Store, flow: Flow[T], timeout: float | None, tenant: str = "") -> T:
+        """Drive *flow* on *store* for *tenant*; called by handles. *timeout* is in seconds."""
         named = self._stores.get(store.name)
         if named is None or named.posture is None or self._closed:
             named = self._ready(store.name)
         if timeout is None:
-            return run(flow, named.ports, timeout=named.config.timeout, pool=self._threads, separate_limit=EMBEDDING)
-        return run(flow, named.ports, timeout=timeout, pool=self._threads)
+            limit = named.config.timeout
+            return run(flow, named.ports_of(tenant), timeout=limit, pool=self._threads, separate_limit=EMBEDDING)
+        return run(flow, named.ports_of(tenant), timeout=timeout, pool=self._threads)
 
     def _threads(self) -> ThreadPoolExecutor:
         """Return the threads that read several partitions concurrently, created when a call first needs them."""
@@ -304,11 +541,15 @@ class VectorACL(_Base):
         return named
 
     def _look(self, named: _OpenStore) -> Posture:
-        posture = self._posture(named)
+        posture = self._posture(named, start=True)
         assert named.port is not None
         self._demand(named, posture)
         self._accepting(named, "connect", posture)
         named.ports = {**dict.fromkeys(CORE_PORTS, self.core_port), "store": named.port}
+        if self.registry_port is not None:
+            named.ports["registry"] = self.registry_port
+        quota = named.quota()
+        named.gate = None if quota is None else Gate(quota)
         named.posture = posture
         return posture
 
@@ -317,10 +558,15 @@ class VectorACL(_Base):
         run(flow, {"audit": self.core_port}, timeout=named.config.timeout)
 
     @without_context
-    def _posture(self, named: _OpenStore) -> Posture:
+    def _posture(self, named: _OpenStore, *, start: bool = False) -> Posture:
+        """Measure the posture; with *start*, use one that was kept if nothing has changed since."""
         with self._foreign(named.config.adapter):
             port: Port = self._port(named, "port")
-            posture = run(named.store.adapter.posture(), {"store": port}, timeout=named.config.timeout)
+            perform = partial(run, ports={"store": port}, timeout=named.config.timeout)
+            if start and named.config.keep_posture:
+                posture = posture_at_start(named.store, perform, satisfies=partial(self._satisfies, named))
+            else:
+                posture = perform(named.store.adapter.posture())
             return judged(posture, named.store.name, self.embedder_identity)
 
     def open(self) -> Self:
@@ -457,7 +703,7 @@ class VectorACL(_Base):
             StoreError: The store or the audit sink failed.
         """
         store, flow = self._explain(principal, action, document)
-        return self.run(store, flow, None)
+        return self.run(store, flow, None, principal.tenant)
 
     @without_context
     def close(self) -> None:
@@ -480,6 +726,9 @@ class VectorACL(_Base):
         if self._helpers is not None:
             self._helpers.shutdown(wait=False)
         self.core_port.close()
+        if self.registry_port is not None:
+            with closing.of("The registry"):
+                self.registry_port.close()
         self.pipeline.settle_rest()
         with closing.of("The audit sink"):
             self.sink.close()
@@ -522,16 +771,23 @@ class AsyncVectorACL(_Base):
                 "aconnect() in each loop (each asyncio.run), or use connect() from threads."
             )
 
-    def scoped(self, principal: Principal, *, actions: Iterable[Action] | None = None) -> AsyncScopedRetriever:
+    def scoped(
+        self, principal: Principal, *, actions: Iterable[Action] | None = None, source: str | None = None
+    ) -> AsyncScopedRetriever:
         """Return a handle bound to *principal*; see `VectorACL.scoped`."""
-        return self._handle(AsyncScopedRetriever, principal, actions)
+        return self._handle(AsyncScopedRetriever, principal, actions, source)
 
-    async def arun(self, store: Store, flow: Flow[T], timeout: float | None) -> T:
-        """Drive *flow* on *store*; called by handles. *timeout* is in seconds."""
+    def governance(self, principal: Principal) -> AsyncGovernance:
+        """Return a handle that governs the tenant of *principal*; see `VectorACL.governance`."""
+        return self._governance(AsyncGovernance, principal)
+
+    async def arun(self, store: Store, flow: Flow[T], timeout: float | None, tenant: str = "") -> T:
+        """Drive *flow* on *store* for *tenant*; called by handles. *timeout* is in seconds."""
         named = await self._ready(store.name)
         if timeout is None:
-            return await arun(flow, named.aports, timeout=named.config.timeout, separate_limit=EMBEDDING)
-        return await arun(flow, named.aports, timeout=timeout)
+            limit = named.config.timeout
+            return await arun(flow, named.aports_of(tenant), timeout=limit, separate_limit=EMBEDDING)
+        return await arun(flow, named.aports_of(tenant), timeout=timeout)
 
     async def _ready(self, name: str) -> _OpenStore:
         named = self._named(name)
@@ -539,11 +795,15 @@ class AsyncVectorACL(_Base):
         if named.posture is None:
             async with self._opening:
                 if named.posture is None:
-                    posture = await self._posture(named)
-                    self._demand(named, posture)
+                    posture = await self._posture(named, start=True)
+                    await asyncio.to_thread(self._demand, named, posture)
                     await self._accepting(named, "connect", posture)
                     assert named.aport is not None
                     named.aports = {**dict.fromkeys(CORE_PORTS, self._core_async), "store": named.aport}
+                    if self.registry_port is not None:
+                        named.aports["registry"] = AsyncRegistryPort(self.registry_port)
+                    quota = named.quota()
+                    named.agate = None if quota is None else AsyncGate(quota)
                     named.posture = posture
         return named
 
@@ -552,11 +812,15 @@ class AsyncVectorACL(_Base):
         await arun(flow, {"audit": self._core_async}, timeout=named.config.timeout)
 
     @without_context
-    async def _posture(self, named: _OpenStore) -> Posture:
+    async def _posture(self, named: _OpenStore, *, start: bool = False) -> Posture:
         with self._foreign(named.config.adapter):
             # Created and stored in the thread: if the caller is cancelled, close() still finds the port.
             aport: Any = named.aport or await asyncio.to_thread(self._port, named, "aport")
-            posture = await arun(named.store.adapter.posture(), {"store": aport}, timeout=named.config.timeout)
+            perform = partial(arun, ports={"store": aport}, timeout=named.config.timeout)
+            if start and named.config.keep_posture:
+                posture = await aposture_at_start(named.store, perform, satisfies=partial(self._satisfies, named))
+            else:
+                posture = await perform(named.store.adapter.posture())
             return judged(posture, named.store.name, self.embedder_identity)
 
     async def open(self) -> Self:
@@ -576,9 +840,9 @@ class AsyncVectorACL(_Base):
         await self._accepting(self._named(name), "check", posture)
         return posture
 
-    async def identity_for_journal(self, store: str) -> frozenset[str]:
-        """See `VectorACL.identity_for_journal`."""
-        named = self._named(store)
+    async def store_identity(self, store: str) -> frozenset[str]:
+        """See `VectorACL.store_identity`."""
+        named = self._named(self._known(store))
 
         def found() -> frozenset[str]:
             with self._foreign(named.config.adapter):
@@ -589,14 +853,18 @@ class AsyncVectorACL(_Base):
                     port.close()
             return frozenset(f"{named.config.adapter}: {one}" for one in texts)
 
-        return await asyncio.to_thread(found) or self._own_place(store)
+        return await asyncio.to_thread(found)
+
+    async def identity_for_journal(self, store: str) -> frozenset[str]:
+        """See `VectorACL.identity_for_journal`."""
+        return await self.store_identity(store) or self._own_place(store)
 
     async def explain(
         self, principal: Principal, action: Action = "search", *, document: str | None = None
     ) -> Explanation:
         """See `VectorACL.explain`."""
         store, flow = self._explain(principal, action, document)
-        return await self.arun(store, flow, None)
+        return await self.arun(store, flow, None, principal.tenant)
 
     @without_context
     async def close(self) -> None:
@@ -623,6 +891,9 @@ class AsyncVectorACL(_Base):
                 with closing.of(f"The store {named.store.name!r}"):
                     await named.aport.close()
         self.core_port.close()
+        if self.registry_port is not None:
+            with closing.of("The registry"):
+                self.registry_port.close()
         self.pipeline.settle_rest()
         with closing.of("The audit sink"):
             if self.core_port.sink_is_quick():
@@ -769,6 +1040,81 @@ def _open_embedder(config: Config) -> Embedder | None:
     return None if one is None else open_embedder(one.use, dimension=one.dimension, allow_import=one.allow_import)
 
 
+def _open_validators(config: Config) -> tuple[NamedValidator, ...]:
+    return tuple(
+        open_validator(
+            one.use,
+            one.name or one.use,
+            one.options,
+            key=f"ingest.validators[{number}]",
+            allow_import=one.allow_import,
+            debug=config.debug_errors,
+        )
+        for number, one in enumerate(() if config.ingest is None else config.ingest.validators)
+    )
+
+
+@without_context
+def open_registry(config: Config, base: Path) -> Registry | None:
+    """Return the registry of *config*, not contacted; None without `[registry]`. Raises: ConfigError."""
+    one = config.registry
+    if one is None:
+        return None
+    try:
+        from vectoracl.registry.sql_registry import Registry
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "[registry] needs SQLAlchemy and Alembic: pip install 'sqlalchemy>=2.0.30' 'alembic>=1.14'"
+        ) from None
+    settings = one.settings(config.tenants.shared)
+    url = f"sqlite:///{base / REGISTRY_FILE}" if one.url is None else _database_url(one.url.reveal(base), base)
+    registry = Registry(url, settings, journal=_journal_url(one, base, url))
+    remote = sorted(name for name, store in config.stores.items() if store.adapter != "memory")
+    if registry.path is not None and remote and not one.single_host:
+        registry.close()
+        raise ConfigError(
+            f"The registry is a file of this host, and other hosts may reach the stores {', '.join(remote)}; they "
+            "would not see its changes. Set registry.url to PostgreSQL, or single_host = true if only this host uses "
+            "them."
+        )
+    return registry
+
+
+def _database_url(url: str, base: Path) -> str:
+    """Return *url*, with a relative file taken from *base*."""
+    if url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
+        return f"sqlite:///{base / url.removeprefix('sqlite:///')}"
+    return url
+
+
+def _journal_url(one: RegistryConfig, base: Path, registry: str) -> str | None:
+    """Return the URL of the registry's journal; None without one. Raises: ConfigError."""
+    if one.journal is None:
+        return None
+    url = _database_url(one.journal.reveal(base), base)
+    if url == registry:
+        raise ConfigError("registry.journal must be another database: it has to survive when the registry is restored.")
+    return url
+
+
+def other_registry(store: str, marked: str | None, own: str | None) -> str:
+    """Return the text of the refusal of a store that is not marked by the configured registry."""
+    if own is None:
+        return (
+            f"The store {store!r} is governed by a registry, and the configuration has no [registry]: it would show "
+            "what the registry hides. Configure the registry."
+        )
+    if marked is None:
+        return (
+            f"The store {store!r} is not yet under the registry. Run `vectoracl provision`, which marks it and "
+            "registers the documents that it holds."
+        )
+    return (
+        f"The store {store!r} is governed by another registry. Configure that one; if it was restored or replaced on "
+        "purpose, its documents have to be registered again."
+    )
+
+
 @without_context
 def _open_policy(config: PolicyConfig, shared: tuple[str, ...], *, debug: bool = False) -> Policy:
     if config.use == "tenant":
@@ -779,16 +1125,7 @@ def _open_policy(config: PolicyConfig, shared: tuple[str, ...], *, debug: bool =
         )
     policy = import_path(config.use, "policy.use")
     if not isinstance(policy, Policy) and callable(policy):
-        try:
-            policy = policy()
-        except VectorACLError:
-            raise
-        except Exception as error:  # noqa: BLE001 - raised again as a ConfigError
-            text = (
-                f"policy.use: creating the policy failed ({type(error).__name__}). Set debug_errors = true to see the "
-                "cause."
-            )
-            raise ConfigError(text) from (error if debug else None)
+        policy = made_by(policy, "policy.use", "policy", debug=debug)
     if not isinstance(policy, Policy):
         raise ConfigError("policy.use must name a Policy (version and decide) or a callable that returns one.")
     return policy

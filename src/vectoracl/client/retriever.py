@@ -6,25 +6,31 @@ driver.
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from vectoracl.adapter_api.contract import Flow
-from vectoracl.client.bulk_load import LoadProgress, LoadReport, Pieces, batches
+from vectoracl.client.bulk_load import Announce, Await, Begin, Load, LoadProgress, LoadReport, Look, Pause, Piece
 from vectoracl.engine import arguments
 from vectoracl.engine.handle import UNSET, Ids, ScopedBase
 from vectoracl.engine.load_journal import Journal
 from vectoracl.engine.pipeline import Store
-from vectoracl.errors import ClosedError, InvalidInputError, TooLargeError
+from vectoracl.engine.routes import ReroutedError
+from vectoracl.errors import ClosedError, InvalidInputError
 from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.queries import Query
-from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Written
+from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Updated, Written
 
 T = TypeVar("T")
 _BATCH = 500
+_pause, _apause = time.sleep, asyncio.sleep
 
 
 class ScopedRetriever(ScopedBase):
@@ -45,11 +51,19 @@ class ScopedRetriever(ScopedBase):
     ) -> None:
         self._life.end()
 
-    def _run(self, work: tuple[Store, Flow[T]], timeout: float | None = None) -> T:
-        store, flow = work
+    def _run(self, make: Callable[[], tuple[Store, Flow[T]]], timeout: float | None = None) -> T:
+        """Drive the flow of *make*; make it again if the tenant was switched to another store before it was sent."""
+        store, flow = make()
         if timeout is not None:
             arguments.check_timeout(timeout)
-        return self._driver.run(store, flow, timeout)  # type: ignore[no-any-return]
+        while True:
+            try:
+                return self._driver.run(store, flow, timeout)  # type: ignore[no-any-return]
+            except ReroutedError:
+                former = store
+                store, flow = make()
+                if store.name == former.name:
+                    raise
 
     def search(
         self,
@@ -91,18 +105,19 @@ class ScopedRetriever(ScopedBase):
             StoreError: The store, the embedder or the audit sink failed.
             ScopeViolationError: The store returned a row outside the scope.
         """
-        work = self._search(
+        make: Callable[[], tuple[Store, Flow[list[Result]]]] = partial(
+            self._search,
             (query,),
             k=k,
             where=where,
             min_score=min_score,
             group_by=group_by,
             per_group=per_group,
-            include=include,
+            include=self._again(include),
             exact=exact,
             tuning=tuning or {},
         )
-        return self._run(work, timeout)[0]
+        return self._run(make, timeout)[0]
 
     def search_many(
         self,
@@ -138,18 +153,19 @@ class ScopedRetriever(ScopedBase):
         Raises:
             VectorACLError: As `search`; if one query fails, the call raises.
         """
-        work = self._search(
+        make: Callable[[], tuple[Store, Flow[list[Result]]]] = partial(
+            self._search,
             _queries(queries),
             k=k,
             where=where,
             min_score=min_score,
             group_by=group_by,
             per_group=per_group,
-            include=include,
+            include=self._again(include),
             exact=exact,
             tuning=tuning or {},
         )
-        return self._run(work, timeout)
+        return self._run(make, timeout)
 
     def fetch(self, ids: Ids, *, include: Iterable[str] = arguments.INCLUDE, timeout: float | None = None) -> list[Hit]:
         """Return chunks by their ids.
@@ -169,7 +185,7 @@ class ScopedRetriever(ScopedBase):
             StoreError: The store or the audit sink failed.
             ScopeViolationError: The store returned a row outside the scope.
         """
-        return self._run(self._fetch(ids, include), timeout)
+        return self._run(partial(self._fetch, self._again(ids), self._again(include)), timeout)
 
     def count(self, where: Predicate = ALWAYS, *, timeout: float | None = None) -> int:
         """Return the exact number of visible chunks that match *where*.
@@ -186,7 +202,7 @@ class ScopedRetriever(ScopedBase):
             DeniedError: The policy does not permit it.
             StoreError: The store or the audit sink failed.
         """
-        return self._run(self._count(where), timeout)
+        return self._run(lambda: self._count(where), timeout)
 
     def facets(
         self, field: str, *, where: Predicate = ALWAYS, limit: int = 100, timeout: float | None = None
@@ -213,7 +229,7 @@ class ScopedRetriever(ScopedBase):
             StoreError: The store failed. The code is "too_many_values" if a tenant's chunks have more than 10,000
                 values, since a part of them would not be exact.
         """
-        return self._run(self._facets(field, where, limit), timeout)
+        return self._run(lambda: self._facets(field, where, limit), timeout)
 
     def page(
         self,
@@ -245,7 +261,7 @@ class ScopedRetriever(ScopedBase):
             StoreError: The store or the audit sink failed.
             ScopeViolationError: The store returned a row outside the scope.
         """
-        return self._run(self._page(where, size, after, include), timeout)
+        return self._run(partial(self._page, where, size, after, self._again(include)), timeout)
 
     def scan(
         self, where: Predicate = ALWAYS, *, size: int = 1000, include: Iterable[str] = arguments.INCLUDE
@@ -287,12 +303,16 @@ class ScopedRetriever(ScopedBase):
             InvalidInputError: A chunk has the wrong form; nothing was sent.
             ReservedFieldError: A chunk's metadata uses a reserved key; nothing was sent.
             TooLargeError: The chunks do not fit one request of the store.
+            SourceRefusedError: The configuration lists the pipelines that may write, and the handle names none of them.
+            ContentRefusedError: A validator does not accept a document; nothing was sent.
             DeniedError: The policy does not permit the write; nothing was written.
             StoreError: The store failed; `sent` is "unknown" if the write may have been applied.
         """
-        return self._run(self._upsert(chunks), timeout)
+        return self._run(partial(self._upsert, self._again(chunks)), timeout)
 
-    def replace(self, document: str, chunks: Iterable[Chunk], *, timeout: float | None = None) -> Written:
+    def replace(
+        self, document: str, chunks: Iterable[Chunk], *, expires: float | None = None, timeout: float | None = None
+    ) -> Written:
         """Replace the whole content of *document* by *chunks*, as a new generation.
 
         It is atomic if the adapter declares `atomic_replace`: readers see the old version or the new one.
@@ -300,6 +320,8 @@ class ScopedRetriever(ScopedBase):
         Args:
             document: The document's id.
             chunks: The new content, only chunks of this document; an empty iterable removes the content.
+            expires: The time from which the document is invisible, in POSIX seconds. The store needs `expiring = true`,
+                or a registry, under which it can end a document's time earlier and never extend it.
             timeout: The time limit of the call, in seconds.
 
         Returns:
@@ -308,7 +330,30 @@ class ScopedRetriever(ScopedBase):
         Raises:
             VectorACLError: As `upsert`.
         """
-        return self._run(self._replace(document, chunks), timeout)
+        return self._run(partial(self._replace, document, self._again(chunks), expires), timeout)
+
+    def update_metadata(self, document: str, changes: Mapping[str, Any], *, timeout: float | None = None) -> Updated:
+        """Change keys of the metadata of every chunk of *document*; its texts and vectors stay.
+
+        Needs the action "upsert". Chunks of the document that the handle may not write refuse the whole call.
+
+        Args:
+            document: The document's id.
+            changes: The new values by their keys; None takes a key away.
+            timeout: The time limit of the call, in seconds.
+
+        Returns:
+            The number of changed chunks, and whether every reader saw all of them changed or none.
+
+        Raises:
+            DeniedError: The policy does not permit it.
+            SourceRefusedError: See `upsert`, as for ContentRefusedError.
+            InvalidInputError: A value has the wrong form, or the metadata becomes too large.
+            ReservedFieldError: A key is reserved for the framework.
+            UnsupportedPredicateError: The adapter cannot change metadata in place.
+            StoreError: The store failed; with the code "conflict" the document was written in the meantime.
+        """
+        return self._run(lambda: self._update_metadata(document, changes), timeout)
 
     def delete(
         self,
@@ -332,10 +377,11 @@ class ScopedRetriever(ScopedBase):
         Raises:
             InvalidInputError: Not exactly one selector was passed, or it has the wrong form; nothing was sent.
             UnsupportedPredicateError: The store has no exact form of *where*; nothing was sent.
+            SourceRefusedError: As `upsert`.
             DeniedError: The policy does not permit it.
             StoreError: The store failed; `sent` is "unknown" if the deletion may have been applied.
         """
-        return self._run(self._delete(ids, document, where), timeout)
+        return self._run(partial(self._delete, self._again(ids), document, where), timeout)
 
     def load(
         self,
@@ -347,12 +393,15 @@ class ScopedRetriever(ScopedBase):
     ) -> LoadReport:
         """Write a stream of any length in batches and bounded memory; each batch is written whole or not at all.
 
-        If it is interrupted, the exception carries a note with the progress, and a StoreError has it as `written`.
+        Some stores (`Capabilities.writes_in_flight`) get several batches concurrently, never two with the same chunk.
+        If it is interrupted, the exception carries a note with the progress, and a StoreError has it as `written`: that
+        many chunks from the beginning of the stream are certainly written, and the batches that were in flight behind
+        them may be. They have ended when the exception is raised.
 
         Args:
             stream: The chunks.
-            batch: The number of chunks per batch. None means 500 or the store's maximum, and for texts that have to be
-                embedded as many as take a few seconds.
+            batch: The number of chunks per batch. None means 500 or the store's maximum, in chunks or in bytes, and for
+                texts that have to be embedded as many as take a few seconds.
             resume: The path of a small journal. If the file exists, the chunks that it lists are skipped, after a
                 check that the store holds them with their content. Chunks that the store lacks, that were changed in
                 the stream, or that this principal may not read (so that they cannot be checked) are written again.
@@ -364,46 +413,58 @@ class ScopedRetriever(ScopedBase):
         Raises:
             InvalidInputError: As `upsert`; or the journal belongs to another stream, tenant or store, or another load
                 is using it.
-            StoreError: As `upsert`; the code is "journal" if the journal cannot be written any more.
+            StoreError: As `upsert`; the code is "journal" if the journal cannot be written any more, and
+                "rate_limited" if the store still limits the rate after several pauses.
             DeniedError: The policy does not permit the write.
+            SourceRefusedError: As `upsert`; nothing was read from the stream.
+            ContentRefusedError: As `upsert`; batches before it are written.
         """
-        report = LoadReport()
-        size = self._batch(batch)
-        places = frozenset[str]() if resume is None else self._places()
+        self._pipeline.check_source(self._caller)  # before the stream is read
+        places = frozenset[str]() if resume is None else self._where()(self._open().name)
         with Journal(resume, self._caller.principal.tenant, places, self._embedder()) as journal:
-            pieces = Pieces(automatic=batch is None)
-            for part in batches(stream, size, journal, report):
-                if part.known:
-                    with report.interruptible(journal, sending=False):
-                        there = self._run(self._look(part.chunks, journal))
-                    if there:
-                        journal.skipped(part.chunks)
-                        report.skipped += len(part.chunks)
-                        continue
-                queue = pieces.of(part.chunks)
-                while queue:
-                    piece, started = queue.pop(0), time.monotonic()
-                    try:
-                        with report.interruptible(journal):
-                            self._run(self._upsert(piece, "load"))
-                    except TooLargeError as error:
-                        queue[:0] = pieces.smaller(piece, error)
-                        continue
-                    queue = pieces.wrote(piece, time.monotonic() - started, queue)
-                    with report.interruptible(journal, sending=False):
-                        report.wrote(piece)
-                        journal.wrote(piece)
-                        if progress is not None:
-                            progress(report.written)
-            with report.interruptible(journal, sending=False):
-                journal.finish()
-        return report
+            can = self._open().capabilities
+            load = Load(stream, _batch(batch, can.max_batch), journal, can, automatic=batch is None)
+            try:
+                with ThreadPoolExecutor(load.most, thread_name_prefix="vectoracl-load") as threads:
+                    self._loading(load, journal, progress, threads)  # at its end, it waits for what is in flight
+            except BaseException as error:
+                load.ended(error)
+                raise
+        return load.report
 
-    def _batch(self, batch: int | None) -> int:
-        return _batch(batch, self._open().capabilities.max_batch)
+    def _loading(
+        self, load: Load, journal: Journal, progress: LoadProgress | None, threads: ThreadPoolExecutor
+    ) -> None:
+        steps, there = load.steps(), False
+        while True:
+            try:
+                step = steps.send(there) if there else next(steps)
+            except StopIteration:
+                return
+            there = False
+            match step:
+                case Look(chunks):
+                    there = self._run(partial(self._look, chunks, journal))
+                case Begin(piece, alone=True):
+                    self._write(piece)
+                case Begin(piece):
+                    piece.task = threads.submit(contextvars.copy_context().run, self._write, piece)
+                case Await(piece):
+                    piece.task.result()
+                case Pause(seconds):
+                    _pause(seconds)
+                case Announce(written):
+                    if progress is not None:
+                        progress(written)
 
-    def _places(self) -> frozenset[str]:
-        return self._where()(self._open().name)  # type: ignore[no-any-return]
+    def _write(self, piece: Piece) -> None:
+        started = time.monotonic()
+        try:
+            written = self._run(lambda: self._upsert(piece.chunks, "load"))
+        except Exception as error:  # noqa: BLE001 - the outcome, which the load raises in the order of the stream
+            piece.end(error, time.monotonic() - started)
+        else:
+            piece.end(None, time.monotonic() - started, written.quarantined)
 
 
 class AsyncScopedRetriever(ScopedBase):
@@ -421,11 +482,19 @@ class AsyncScopedRetriever(ScopedBase):
     ) -> None:
         self._life.end()
 
-    async def _arun(self, work: tuple[Store, Flow[T]], timeout: float | None = None) -> T:
-        store, flow = work
+    async def _arun(self, make: Callable[[], tuple[Store, Flow[T]]], timeout: float | None = None) -> T:
+        """See `ScopedRetriever._run`."""
+        store, flow = make()
         if timeout is not None:
             arguments.check_timeout(timeout)
-        return await self._driver.arun(store, flow, timeout)  # type: ignore[no-any-return]
+        while True:
+            try:
+                return await self._driver.arun(store, flow, timeout)  # type: ignore[no-any-return]
+            except ReroutedError:
+                former = store
+                store, flow = make()
+                if store.name == former.name:
+                    raise
 
     async def search(
         self,
@@ -442,18 +511,19 @@ class AsyncScopedRetriever(ScopedBase):
         timeout: float | None = None,
     ) -> Result:
         """See `ScopedRetriever.search`."""
-        work = self._search(
+        make: Callable[[], tuple[Store, Flow[list[Result]]]] = partial(
+            self._search,
             (query,),
             k=k,
             where=where,
             min_score=min_score,
             group_by=group_by,
             per_group=per_group,
-            include=include,
+            include=self._again(include),
             exact=exact,
             tuning=tuning or {},
         )
-        return (await self._arun(work, timeout))[0]
+        return (await self._arun(make, timeout))[0]
 
     async def search_many(
         self,
@@ -470,18 +540,19 @@ class AsyncScopedRetriever(ScopedBase):
         timeout: float | None = None,
     ) -> list[Result]:
         """See `ScopedRetriever.search_many`."""
-        work = self._search(
+        make: Callable[[], tuple[Store, Flow[list[Result]]]] = partial(
+            self._search,
             _queries(queries),
             k=k,
             where=where,
             min_score=min_score,
             group_by=group_by,
             per_group=per_group,
-            include=include,
+            include=self._again(include),
             exact=exact,
             tuning=tuning or {},
         )
-        return await self._arun(work, timeout)
+        return await self._arun(make, timeout)
 
     async def fetch(
         self,
@@ -491,17 +562,17 @@ class AsyncScopedRetriever(ScopedBase):
         timeout: float | None = None,
     ) -> list[Hit]:
         """See `ScopedRetriever.fetch`."""
-        return await self._arun(self._fetch(ids, include), timeout)
+        return await self._arun(partial(self._fetch, self._again(ids), self._again(include)), timeout)
 
     async def count(self, where: Predicate = ALWAYS, *, timeout: float | None = None) -> int:
         """See `ScopedRetriever.count`."""
-        return await self._arun(self._count(where), timeout)
+        return await self._arun(lambda: self._count(where), timeout)
 
     async def facets(
         self, field: str, *, where: Predicate = ALWAYS, limit: int = 100, timeout: float | None = None
     ) -> list[Facet]:
         """See `ScopedRetriever.facets`."""
-        return await self._arun(self._facets(field, where, limit), timeout)
+        return await self._arun(lambda: self._facets(field, where, limit), timeout)
 
     async def page(
         self,
@@ -513,7 +584,7 @@ class AsyncScopedRetriever(ScopedBase):
         timeout: float | None = None,
     ) -> Page:
         """See `ScopedRetriever.page`."""
-        return await self._arun(self._page(where, size, after, include), timeout)
+        return await self._arun(partial(self._page, where, size, after, self._again(include)), timeout)
 
     async def scan(
         self, where: Predicate = ALWAYS, *, size: int = 1000, include: Iterable[str] = arguments.INCLUDE
@@ -531,17 +602,24 @@ class AsyncScopedRetriever(ScopedBase):
 
     async def upsert(self, chunks: Iterable[Chunk], *, timeout: float | None = None) -> Written:
         """See `ScopedRetriever.upsert`."""
-        return await self._arun(self._upsert(chunks), timeout)
+        return await self._arun(partial(self._upsert, self._again(chunks)), timeout)
 
     async def replace(
         self,
         document: str,
         chunks: Iterable[Chunk],
         *,
+        expires: float | None = None,
         timeout: float | None = None,
     ) -> Written:
         """See `ScopedRetriever.replace`."""
-        return await self._arun(self._replace(document, chunks), timeout)
+        return await self._arun(partial(self._replace, document, self._again(chunks), expires), timeout)
+
+    async def update_metadata(
+        self, document: str, changes: Mapping[str, Any], *, timeout: float | None = None
+    ) -> Updated:
+        """See `ScopedRetriever.update_metadata`."""
+        return await self._arun(lambda: self._update_metadata(document, changes), timeout)
 
     async def delete(
         self,
@@ -552,7 +630,7 @@ class AsyncScopedRetriever(ScopedBase):
         timeout: float | None = None,
     ) -> Written:
         """See `ScopedRetriever.delete`."""
-        return await self._arun(self._delete(ids, document, where), timeout)
+        return await self._arun(partial(self._delete, self._again(ids), document, where), timeout)
 
     async def load(
         self,
@@ -563,42 +641,80 @@ class AsyncScopedRetriever(ScopedBase):
         progress: LoadProgress | Callable[[int], Awaitable[None]] | None = None,
     ) -> LoadReport:
         """See `ScopedRetriever.load`; *progress* may be a coroutine function."""
-        report = LoadReport()
-        size = _batch(batch, self._open().capabilities.max_batch)
-        places = frozenset[str]() if resume is None else await self._places()
+        self._pipeline.check_source(self._caller)
+        places = frozenset[str]() if resume is None else await self._where()(self._open().name)
         with Journal(resume, self._caller.principal.tenant, places, self._embedder()) as journal:
-            pieces = Pieces(automatic=batch is None)
-            for part in batches(stream, size, journal, report):
-                if part.known:
-                    with report.interruptible(journal, sending=False):
-                        there = await self._arun(self._look(part.chunks, journal))
-                    if there:
-                        journal.skipped(part.chunks)
-                        report.skipped += len(part.chunks)
-                        continue
-                queue = pieces.of(part.chunks)
-                while queue:
-                    piece, started = queue.pop(0), time.monotonic()
-                    try:
-                        with report.interruptible(journal):
-                            await self._arun(self._upsert(piece, "load"))
-                    except TooLargeError as error:
-                        queue[:0] = pieces.smaller(piece, error)
-                        continue
-                    queue = pieces.wrote(piece, time.monotonic() - started, queue)
-                    with report.interruptible(journal, sending=False):
-                        report.wrote(piece)
-                        journal.wrote(piece)
-                        if progress is not None:
-                            waiting = progress(report.written)
-                            if waiting is not None:
-                                await waiting
-            with report.interruptible(journal, sending=False):
-                journal.finish()
-        return report
+            can = self._open().capabilities
+            load = Load(stream, _batch(batch, can.max_batch), journal, can, automatic=batch is None)
+            try:
+                try:
+                    await self._loading(load, journal, progress)
+                except BaseException as error:
+                    await _finished(load.tasks, cancel=isinstance(error, asyncio.CancelledError))
+                    raise
+            except BaseException as error:
+                load.ended(error)
+                raise
+        return load.report
 
-    async def _places(self) -> frozenset[str]:
-        return await self._where()(self._open().name)  # type: ignore[no-any-return]
+    async def _loading(
+        self,
+        load: Load,
+        journal: Journal,
+        progress: LoadProgress | Callable[[int], Awaitable[None]] | None,
+    ) -> None:
+        steps, there = load.steps(), False
+        while True:
+            try:
+                step = steps.send(there) if there else next(steps)
+            except StopIteration:
+                return
+            there = False
+            match step:
+                case Look(chunks):
+                    there = await self._arun(partial(self._look, chunks, journal))
+                case Begin(piece, alone=True):
+                    await self._write(piece)
+                case Begin(piece):
+                    piece.task = asyncio.create_task(self._write(piece))
+                case Await(piece):
+                    await asyncio.wait((piece.task,))
+                    piece.task.result()
+                case Pause(seconds):
+                    await _apause(seconds)
+                case Announce(written):
+                    waiting = None if progress is None else progress(written)
+                    if waiting is not None:
+                        await waiting
+
+    async def _write(self, piece: Piece) -> None:
+        started = time.monotonic()
+        try:
+            written = await self._arun(lambda: self._upsert(piece.chunks, "load"))
+        except Exception as error:  # noqa: BLE001 - the outcome, which the load raises in the order of the stream
+            piece.end(error, time.monotonic() - started)
+        else:
+            piece.end(None, time.monotonic() - started, written.quarantined)
+
+
+async def _finished(tasks: Sequence[asyncio.Task[None]], *, cancel: bool) -> None:
+    """Wait until all *tasks* have ended; with *cancel*, or if the caller is cancelled now, they are cancelled.
+
+    Raises: CancelledError if the caller is cancelled now.
+    """
+    pending = set(tasks)
+    cancelled: asyncio.CancelledError | None = None
+    while pending:
+        if cancel:
+            for task in pending:
+                task.cancel()
+        try:
+            _, pending = await asyncio.wait(pending)
+        except asyncio.CancelledError as error:
+            cancelled, cancel = error, True
+            pending = {task for task in pending if not task.done()}
+    if cancelled is not None:
+        raise cancelled
 
 
 def _queries(queries: object) -> tuple[Query, ...]:

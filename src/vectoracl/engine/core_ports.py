@@ -15,9 +15,11 @@ from vectoracl.adapter_api.contract import Request
 from vectoracl.adapter_api.store_notes import other_embedder
 from vectoracl.audit.sinks import AuditRecord, JsonlSink, MemorySink, Sink
 from vectoracl.errors import ConfigError, StoreError, caused
+from vectoracl.ingestion.validators import Ingestion, Judgement, NamedValidator, judge
 from vectoracl.model.actions import Action
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Vector
+from vectoracl.registry.requests import RegistryRequest
 from vectoracl.text.embedders import Embedder, Kind, embed_checked, identity_of
 
 _log = logging.getLogger("vectoracl")
@@ -80,6 +82,14 @@ class EmbedDocuments(Request[Sequence[Vector]]):
 
 
 @dataclass(frozen=True, slots=True)
+class Validate(Request[tuple[Judgement, ...]]):
+    """Ask the configured validators about what is to be written, up to the first refusal."""
+
+    port: ClassVar[str] = "validators"
+    ingestions: tuple[Ingestion, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Sleep(Request[None]):
     """Wait for `seconds`."""
 
@@ -87,10 +97,10 @@ class Sleep(Request[None]):
     seconds: float
 
 
-CoreRequest = ReadVersion | Decide | WriteRecord | EmbedQueries | EmbedDocuments | Sleep
-CORE_PORTS = ("policy", "audit", "embedder", "clock")
-EMBEDDING = frozenset({"embedder"})
-"""The port whose time does not count as the store's: it has its own limit, `[embedder] timeout`."""
+CoreRequest = ReadVersion | Decide | WriteRecord | EmbedQueries | EmbedDocuments | Validate | Sleep
+CORE_PORTS = ("policy", "audit", "embedder", "validators", "clock")
+EMBEDDING = frozenset({"embedder", "validators"})
+"""The ports whose time does not count as the store's: the limits are `timeout` of `[embedder]` and `[ingest]`."""
 
 
 _LATE_POLICY = "The policy did not decide within the time limit, so nothing was sent."
@@ -113,7 +123,13 @@ class CorePort:
         *,
         debug: bool = False,
         embedder_timeout: float | None = None,
+        validators: Sequence[NamedValidator] = (),
+        validator_timeout: float = 30.0,
     ) -> None:
+        self._validators = tuple(validators)
+        self._validator_timeout = validator_timeout
+        # Apart from the policy's and the sink's, which validators that hang must not hold up.
+        self._validating = Workers("vectoracl-validators")
         self._policy = policy
         self._sink = sink
         self._embedder = embedder
@@ -141,10 +157,28 @@ class CorePort:
                 return self._embed(request, texts, "query", timeout)
             case EmbedDocuments(texts=texts):
                 return self._embed(request, texts, "document", timeout)
+            case Validate(ingestions=ingestions):
+                return self._judged(ingestions, timeout)
             case Sleep(seconds=seconds):
                 time.sleep(seconds if timeout is None else min(seconds, timeout))
                 return None
         assert_never(request)
+
+    def _judged(self, ingestions: Sequence[Ingestion], timeout: float | None) -> tuple[Judgement, ...]:
+        """Ask the validators; one that is not shipped runs in another thread, so that its time limit holds."""
+        until = None if timeout is None else time.monotonic() + timeout
+
+        def perform(call: Callable[[], object], one: NamedValidator) -> object:
+            if one.quick:
+                return call()
+            limit = self._validator_timeout
+            if until is not None:
+                limit = min(limit, until - time.monotonic())
+            if limit <= 0:
+                raise LateError
+            return self._validating.call(call, limit)
+
+        return judge(self._validators, ingestions, perform)
 
     def _embed(
         self, request: EmbedQueries | EmbedDocuments, texts: Sequence[str], kind: Kind, timeout: float | None
@@ -212,6 +246,7 @@ class CorePort:
     def close(self) -> None:
         """End the threads; the sink is closed by its owner."""
         self.workers.close()
+        self._validating.close()
 
 
 def answer(value: Any) -> Any:
@@ -231,6 +266,43 @@ def _reason(error: Exception) -> str:
     """Return the class of *error*, and the system's text of an OSError; never the text of another library."""
     why = error.strerror if isinstance(error, OSError) else None
     return type(error).__name__ if why is None else f"{type(error).__name__}: {why}"
+
+
+class RegistryPort:
+    """Performs requests to the registry: each is one transaction of its database."""
+
+    parallel = 1
+
+    def __init__(self, registry: Any) -> None:
+        self._registry = registry
+        self.workers = Workers("vectoracl-registry")
+
+    def execute(self, request: RegistryRequest[Any], timeout: float | None) -> Any:
+        """Perform *request*. Its database has its own time limits, so *timeout* only keeps it from beginning late."""
+        if timeout is not None and timeout <= 0:
+            raise late_error("The time limit was reached before the registry was asked, so nothing was sent.")
+        return request.perform(self._registry)
+
+    def close(self) -> None:
+        """End the threads and close the registry."""
+        self.workers.close()
+        self._registry.close()
+
+
+class AsyncRegistryPort:
+    """Performs requests to the registry in threads, so that other tasks continue."""
+
+    parallel = 1
+
+    def __init__(self, port: RegistryPort) -> None:
+        self._port = port
+
+    async def execute(self, request: RegistryRequest[Any], timeout: float | None) -> Any:
+        """Perform *request*; a cancelled one still runs to its end."""
+        return await self._port.workers.acall(lambda: self._port.execute(request, timeout), None)
+
+    async def close(self) -> None:
+        """Nothing to release: the sync port is closed by its owner."""
 
 
 class AsyncCorePort:
@@ -254,7 +326,7 @@ class AsyncCorePort:
             case Sleep(seconds=seconds):
                 await asyncio.sleep(seconds if timeout is None else min(seconds, timeout))
                 return None
-            case EmbedQueries() | EmbedDocuments():
+            case EmbedQueries() | EmbedDocuments() | Validate():
                 return await asyncio.to_thread(self._port.execute, request, timeout)
         return self._port.execute(request, timeout)
 

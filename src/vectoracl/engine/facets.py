@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import MAX_FACETS, OPERATIONS, Facets
 from vectoracl.engine.drivers import confined, side_by_side
+from vectoracl.engine.governed_reads import by_rows, confirm_unchanged, confirmed_rows
 from vectoracl.engine.pipeline import Caller, Leg, Pipeline, Plan, Store, retried
 from vectoracl.engine.second_lock import counted
 from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Predicate
-from vectoracl.filters.semantics import one_value
+from vectoracl.filters.semantics import getter, one_value, tallied, values_of
 from vectoracl.model.records import Facet
 from vectoracl.model.values import native
 
@@ -33,12 +34,18 @@ def facets(
             field="facets",
         )
 
-    def body(plan: Plan, _decision_id: str) -> Flow[list[Facet]]:
+    def body(plan: Plan, decision_id: str) -> Flow[list[Facet]]:
         def leg_flow(leg: Leg) -> Flow[list[Facet]]:
+            if by_rows(plan, store):
+                rows = yield from confirmed_rows(plan, leg, store, where, frozenset({"metadata"}), decision_id)
+                return tallied((values_of(kind, value(hit.tag, hit.metadata or {})) for hit in rows), MAX_FACETS)
             operation = Facets(leg.partition, leg.predicate, where, field)
-            return retried(lambda: confined(ask(operation), leg.partition))
+            return (yield from retried(lambda: confined(ask(operation), leg.partition)))
+
+        value = getter(field)
 
         leg_facets = yield from side_by_side([leg_flow(leg) for leg in plan.legs])
+        yield from confirm_unchanged(plan, store, decision_id)
         for one in leg_facets:
             if len(one) > MAX_FACETS:
                 raise StoreError(

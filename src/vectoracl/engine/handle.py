@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
-from vectoracl.adapter_api.chunk_validation import ValidatedChunk, validate_chunks
+from vectoracl.adapter_api.chunk_validation import (
+    ValidatedChunk,
+    check_expires,
+    until_at_most,
+    validate_chunks,
+)
 from vectoracl.adapter_api.contract import Flow
 from vectoracl.adapter_api.operations import MAX_FACETS, ChunkRef, Include
 from vectoracl.audit.sinks import Sink
-from vectoracl.engine import arguments, facets, paging, reads, writes
+from vectoracl.engine import arguments, facets, governed_writes, metadata_updates, paging, reads, writes
 from vectoracl.engine.load_journal import Journal
 from vectoracl.engine.pipeline import Caller, Pipeline, Store
-from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, UnsupportedPredicateError
+from vectoracl.errors import ClosedError, DeniedError, InvalidInputError, RefusedError, UnsupportedPredicateError
 from vectoracl.filters.predicate import ALWAYS, Predicate, check_predicate, conjunction
 from vectoracl.model.actions import Action, check_actions
 from vectoracl.model.identifiers import check_id
 from vectoracl.model.queries import Query
-from vectoracl.model.records import Chunk, Facet, Hit, Page, Result, Written
+from vectoracl.model.records import NEVER_EXPIRES, Chunk, Facet, Hit, Page, Result, Updated, Written
 
 T = TypeVar("T")
 UNSET: Any = object()
@@ -41,6 +46,20 @@ class Lifetime:
     def open(self) -> bool:
         """Return whether the handle is open."""
         return not self._ended and self._owner()
+
+
+class _Again:
+    """An iterable over what *iterator* yields, from its beginning each time; it is read no further than needed."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+        self._seen: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._seen
+        for one in self._iterator:
+            self._seen.append(one)
+            yield one
 
 
 class ScopedBase:
@@ -85,7 +104,8 @@ class ScopedBase:
         store = self._open()
         checked = arguments.check_where(store, check_predicate(where))
         remaining_actions = self._caller.actions if actions is None else self._caller.actions & check_actions(actions)
-        caller = Caller(self._caller.principal, remaining_actions, conjunction((self._caller.narrow, checked)))
+        narrow = conjunction((self._caller.narrow, checked))
+        caller = Caller(self._caller.principal, remaining_actions, narrow, self._caller.source)
         return type(self)(self._pipeline, self._store, self._driver, caller, Lifetime(self._life.open))
 
     def with_driver(self, driver: Any, sink: Sink | None = None) -> Self:
@@ -94,8 +114,24 @@ class ScopedBase:
         Outcomes are noted in *sink*, if given; it may hold them back until that transaction has ended.
         """
         self._open()
+        if self._pipeline.registry is not None:
+            raise RefusedError(
+                "A handle inside the caller's own transaction is not possible under a registry: the registry could not "
+                "be asked what holds at its end. Use the handle by itself.",
+                field="registry",
+            )
+        if self._pipeline.routes is not None:
+            raise RefusedError(
+                "A handle inside the caller's own transaction is not possible with [tenants] routes: a switch could "
+                "not wait for the end of the transaction. Use the handle by itself.",
+                field="routes",
+            )
         pipeline = self._pipeline if sink is None else self._pipeline.noting(sink)
         return type(self)(pipeline, self._store, driver, self._caller, Lifetime(self._life.open))
+
+    def _again(self, given: T) -> T | _Again:
+        """Return *given* in a form that can be iterated again, if the call may have to be made again."""
+        return _Again(given) if self._pipeline.routes is not None and isinstance(given, Iterator) else given
 
     def _open(self) -> Store:
         if not self._life.open():
@@ -133,13 +169,39 @@ class ScopedBase:
     def _prepared(self, chunks: Iterable[Chunk]) -> tuple[Store, tuple[ValidatedChunk, ...]]:
         store = self._open()
         can = store.capabilities
-        return store, validate_chunks(
+        prepared = validate_chunks(
             chunks, store.fields, can.dimension, nonzero=can.metric == "cosine", limit=can.max_batch
         )
+        if any(one.chunk.expires is not None for one in prepared):
+            self._check_expiring(store)
+        return store, prepared
+
+    def _check_expiring(self, store: Store) -> None:
+        """Refuse a time to live of a chunk where reads would not look at it. Raises: RefusedError."""
+        if self._pipeline.registry is not None:
+            raise RefusedError(
+                "Under a registry a document expires as a whole: use replace(expires=…), or let a governor set it with "
+                "retain.",
+                field="expires",
+            )
+        if not store.expiring:
+            raise RefusedError(
+                f"Chunks of the store {store.name!r} cannot expire. Set expiring = true in [stores.{store.name}], in "
+                "every process that reads it.",
+                field="expires",
+            )
 
     def _upsert(self, chunks: Iterable[Chunk], path: str = "upsert") -> tuple[Store, Flow[Written]]:
         store, prepared = self._prepared(chunks)
+        path = self._path(path)
+        if self._pipeline.registry is not None:
+            return store, governed_writes.upsert(self._pipeline, store, self._caller, prepared, path)
         return store, writes.upsert(self._pipeline, store, self._caller, prepared, path)
+
+    def _path(self, operation: str) -> str:
+        """Return the path that chunks are tagged with: the operation, and the pipeline that the handle names."""
+        source = self._caller.source
+        return operation if source is None else f"{operation}:{source}"
 
     def _where(self) -> Any:
         """Return the driver's method that identifies a store. Raises: InvalidInputError if it has none."""
@@ -174,14 +236,33 @@ class ScopedBase:
 
         return store, flow()
 
-    def _replace(self, document: str, chunks: Iterable[Chunk]) -> tuple[Store, Flow[Written]]:
+    def _replace(
+        self, document: str, chunks: Iterable[Chunk], expires: float | None = None
+    ) -> tuple[Store, Flow[Written]]:
         document = check_id(document, "document")
         store, prepared = self._prepared(chunks)
+        until = check_expires(expires)
         if any(one.chunk.document != document for one in prepared):
             raise InvalidInputError(
                 "replace() takes only chunks of the document that is its first argument.", field="document"
             )
-        return store, writes.replace(self._pipeline, store, self._caller, document, prepared)
+        if self._pipeline.registry is not None:
+            path = self._path("replace")
+            return store, governed_writes.replace(
+                self._pipeline, store, self._caller, document, prepared, path, NEVER_EXPIRES if until is None else until
+            )
+        if until is not None:
+            self._check_expiring(store)
+            prepared = tuple([until_at_most(one, until) for one in prepared])
+        return store, writes.replace(self._pipeline, store, self._caller, document, prepared, self._path("replace"))
+
+    def _update_metadata(self, document: str, changes: object) -> tuple[Store, Flow[Updated]]:
+        store = self._open()
+        document = check_id(document, "document")
+        checked = metadata_updates.check_changes(store, changes)
+        if self._pipeline.registry is not None:
+            return store, governed_writes.update_metadata(self._pipeline, store, self._caller, document, checked)
+        return store, metadata_updates.update_metadata(self._pipeline, store, self._caller, document, checked)
 
     def _delete(self, ids: Any, document: Any, where: Any) -> tuple[Store, Flow[Written]]:
         store = self._open()
@@ -196,4 +277,6 @@ class ScopedBase:
         else:
             selected = arguments.check_where(store, where)
         named = None if document is UNSET else document
+        if self._pipeline.registry is not None:
+            return store, governed_writes.delete(self._pipeline, store, self._caller, refs, named, selected)
         return store, writes.delete(self._pipeline, store, self._caller, refs, named, selected)

@@ -32,6 +32,7 @@ from vectoracl.model.records import Chunk, Hit
 
 _FORMAT = 2
 _PAUSE = 1.0
+_MOST = 1 << 40  # chunks of a batch
 _SMALL = 500  # up to this number of lines the file is replaced, which cannot leave half a line behind
 PATH = "load"
 """The value of `Tag.path` of a chunk that was written by a load."""
@@ -189,11 +190,11 @@ class Journal:
 
     def wrote(self, chunks: Sequence[Chunk]) -> None:
         """Note that *chunks* were written. Raises: StoreError with the code "journal" if that cannot be saved."""
-        entry = self._entry_of(chunks)
-        self._done.append(entry)
         self._count += len(chunks)
         if self._path is None:
             return
+        entry = self._entry_of(chunks)
+        self._done.append(entry)
         if self._rest:
             self._stale = True  # the file is updated when the whole entry has been written again
         else:
@@ -251,7 +252,7 @@ class Journal:
 def _entry(line: Any) -> Entry:
     """Parse *line*. Raises: TypeError, ValueError if `_line` would not write it."""
     chunks, ids, content = line
-    if type(chunks) is not int or chunks < 1 or type(ids) is not str or type(content) is not str:
+    if type(chunks) is not int or not 1 <= chunks <= _MOST or type(ids) is not str or type(content) is not str:
         raise ValueError("not an entry")
     return Entry(chunks, ids, content)
 
@@ -292,7 +293,11 @@ def _vector(vector: object, embedder: str) -> bytes:
 
 def _same(prepared: ValidatedChunk, hit: Hit | None, can: Capabilities) -> bool:
     chunk = prepared.chunk
-    if hit is None or hit.tag.path != PATH or (hit.text, hit.position) != (chunk.text, chunk.position):
+    if (
+        hit is None
+        or hit.tag.path.partition(":")[0] != PATH
+        or (hit.text, hit.position) != (chunk.text, chunk.position)
+    ):
         return False
     if not equal_metadata(hit.metadata or {}, prepared.metadata):
         return False

@@ -77,8 +77,8 @@ def page(
             position = None if version is None else version.last
             room = size - len(hits)
             operation = Scan(leg.partition, leg.predicate, where, room, position, included(leg, include))
-            rows = yield from locked(leg, store, decision_id, lambda one=operation: store.adapter.scan(one))  # type: ignore[misc]
-            if version is not None and not (yield from _lives(store, leg, version, rows, decision_id)):
+            rows = yield from locked(plan, leg, store, decision_id, lambda one=operation: store.adapter.scan(one))  # type: ignore[misc]  # mypy does not type a default of a lambda
+            if version is not None and not (yield from _lives(plan, store, leg, version, rows, decision_id)):
                 version.times = []
             for hit in rows.hits:
                 if version is None or hit.document != version.last.document:
@@ -105,7 +105,7 @@ def page(
     )
 
 
-def _lives(store: Store, leg: Leg, version: _Version, rows: Rows, decision_id: str) -> Flow[bool]:
+def _lives(plan: Plan, store: Store, leg: Leg, version: _Version, rows: Rows, decision_id: str) -> Flow[bool]:
     """Return whether *version* still existed when *rows* were read; asks the store only if that makes a difference.
 
     It asks after *rows* were read: a row that exists now existed then, since a version that is gone does not return.
@@ -125,7 +125,7 @@ def _lives(store: Store, leg: Leg, version: _Version, rows: Rows, decision_id: s
     none: Include = included(leg, frozenset())
     if "fetch" in can.operations:
         fetch = Fetch(leg.partition, leg.predicate, (ChunkRef(last.chunk, last.document),), none, 1)
-        result = yield from locked(leg, store, decision_id, lambda: store.adapter.fetch(fetch))
+        result = yield from locked(plan, leg, store, decision_id, lambda: store.adapter.fetch(fetch))
         if seen(result.hits):
             return True
     if not can.predicates >= {And, Eq, In}:
@@ -134,7 +134,7 @@ def _lives(store: Store, leg: Leg, version: _Version, rows: Rows, decision_id: s
     when = Eq("@time", version.times[0]) if len(version.times) == 1 else In("@time", tuple(version.times))
     own = And((Eq("@document", last.document), Eq("@generation", last.generation), when))
     scan = Scan(leg.partition, leg.predicate, own, 1, None, none)
-    result = yield from locked(leg, store, decision_id, lambda: store.adapter.scan(scan))
+    result = yield from locked(plan, leg, store, decision_id, lambda: store.adapter.scan(scan))
     return seen(result.hits)
 
 

@@ -8,12 +8,17 @@ Every operation runs these steps, in this order (`Pipeline.run`):
 2. *Record.* The decision is written to the audit sink. If it cannot be written, nothing is sent.
 3. *Refuse.* A scope without an exact form on this store, or a denial, is raised now, after its record.
 4. *Short-circuit.* An empty scope answers a read with nothing and denies a write. It never reaches a store.
+   With `[tenants] routes` the call now holds the routes of its tenants until it has ended (`engine.routes`).
 5. *Embed.* Query and document texts become vectors, outside the store's time limit.
+   A write is then shown to the validators of `[ingest]` (`engine.validating`); what they refuse is not sent.
+   Under a registry the scope is joined with what the registry permits now (`registry.scopes`), before it is compiled.
+   A cached plan is used only while the versions of its tenants are the present ones, which every call reads.
 6. *Run the adapter.* One leg (`Leg`) per partition of the scope; each is confined to its partition (`drivers.confined`)
    and retried where that is safe (`retried`). The partition, the scope's predicate and the caller's filter are three
    operands that are never merged. If the decision may end in the meantime, it is checked before each request.
 7. *Verify.* The second lock tests every returned row against the scope (`second_lock`). It is a tripwire; the control
-   is the filter that the store applied.
+   is the filter that the store applied. Under a registry it also asks the registry what holds now (`governed_reads`);
+   an answer that was overtaken by a change is dropped and the call runs again.
 8. *Note the outcome.* What became of the decision is kept in memory and written with the next record.
 
 The steps are generators over frozen requests: a flow yields a request and receives the reply, and only the two drivers
@@ -46,28 +51,41 @@ from vectoracl.audit.returned_hashes import ReturnedIds
 from vectoracl.audit.sinks import Sink
 from vectoracl.engine.core_ports import Decide, LateRecordError, PolicyFailedError, ReadVersion, Sleep, WriteRecord
 from vectoracl.engine.drivers import close_flow, wrapped
+from vectoracl.engine.routes import Hold, ReroutedError, Routes, admitted
 from vectoracl.errors import (
+    BusyError,
     DeniedError,
     RefusedError,
     ScopeViolationError,
+    SourceRefusedError,
+    StoppedTenantError,
     StoreError,
     UnsupportedPredicateError,
     VectorACLError,
     unchained,
 )
 from vectoracl.filters.field_types import FieldType
-from vectoracl.filters.predicate import Always, Predicate, operands_of
+from vectoracl.filters.predicate import ALWAYS, NEVER, Always, Predicate, Range, conjunction, operands_of
 from vectoracl.filters.semantics import Test, compile_test
 from vectoracl.filters.validation import check_scope_predicate, fields_of
 from vectoracl.model.actions import READ, Action
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Hit
+from vectoracl.registry.requests import MarkStale, ProbeVersions, TakeScope
+from vectoracl.registry.scopes import GovernedScope
+from vectoracl.registry.settings import RegistrySettings
 
 T = TypeVar("T")
 _log = logging.getLogger("vectoracl")
 _CACHE = 4096
 DECISION_TTL = 5.0
 """Lifetime, in seconds, of a decision without `valid_until`."""
+STALE_ATTEMPTS = 6
+"""How often a call runs under a registry before it reports that rights keep changing."""
+_STALE_PAUSE = 0.01
+"""The pause before the second attempt, in seconds; each further one is twice as long."""
+GOVERNED_FIELDS = frozenset({"@label", "@expires", "@rev", "@generation", "@docgen"})
+"""The fields of the tag whose meaning is the registry's; `reconcile` writes them later than they hold."""
 LONGEST_PAUSE = 10.0
 """The longest pause, in seconds, that a call makes before another attempt because the store asks for it."""
 
@@ -80,6 +98,26 @@ class Leg:
     predicate: Predicate
     test: Test | None
     needs_metadata: bool
+    written: Test | None = None
+    """The test of a new chunk; differs from `test` under a registry, whose filter is about stored chunks."""
+    given: Predicate = ALWAYS
+    """The filter of the policy and the handle alone, without that of the registry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Governance:
+    """The registry's part of a plan: the scope that it was compiled with, and what the second lock asks with.
+
+    `probed` is the monotonic time at which the versions were last found to be those of the scope. `compared` holds, for
+    each (store, partition), the monotonic time at which their marks were last compared with the registry.
+    """
+
+    asked: TakeScope
+    scope: GovernedScope
+    settings: RegistrySettings
+    monotonic: Callable[[], float]
+    probed: float
+    compared: dict[tuple[str, str], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +125,10 @@ class Plan:
     """A decision, compiled once for one store: its legs, and its record without id and time.
 
     `refusal` is the reason why the scope has no form on this store; it is raised after the decision was recorded.
-    `cause` is the exception that the policy raised instead of deciding. `asked` and `made` are the times at which the
-    policy was called and had answered, as (wall clock, monotonic clock); None for a plan that is not cached.
+    `cause` is the exception that the policy raised instead of deciding. `granted` is a digest of what the policy and
+    the handle permit, without the registry. `governance` is the registry's part; None without one. `asked` and `made`
+    are the times at which the policy was called and had answered, as (wall clock, monotonic clock); None for a plan
+    that is not cached.
     """
 
     decision: Decision
@@ -98,13 +138,32 @@ class Plan:
     cause: Exception | None = None
     asked: tuple[float, float] | None = None
     made: tuple[float, float] | None = None
+    granted: str = ""
+    governance: Governance | None = None
+
+
+class StaleScopeError(StoreError):
+    """Rights changed while a call was under way, so that its answer was dropped; the pipeline runs it again.
+
+    `documents` are those, as (tenant, document), whose chunks in the store contradict the registry.
+    """
+
+    def __init__(self, documents: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(
+            "Rights kept changing while the call was under way, so nothing was returned. Try again.",
+            code="rights_changed",
+            sent="no",
+            retryable=True,
+        )
+        self.documents = documents
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
     """One configured store, as the flows see it.
 
-    `embedder` returns the identity of the embedder that is noted in the store; None while it is not known.
+    `embedder` returns the identity of the embedder that is noted in the store; None while it is not known. With
+    `expiring`, chunks may have a time to live, and no read sees one whose time has passed.
     """
 
     name: str
@@ -112,6 +171,7 @@ class Store:
     adapter: Adapter
     fields: Mapping[str, FieldType]
     embedder: Callable[[], str | None] = lambda: None
+    expiring: bool = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -121,11 +181,15 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The principal of a call, with the actions and the filter that its handle was narrowed to."""
+    """The principal of a call, with the actions and the filter that its handle was narrowed to.
+
+    `source` is the pipeline that the handle writes for; it is noted in the tags of what is written.
+    """
 
     principal: Principal
     actions: frozenset[Action]
     narrow: Predicate
+    source: str | None = None
 
 
 class Pipeline:
@@ -142,7 +206,17 @@ class Pipeline:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         returned: ReturnedIds | None = None,
+        registry: RegistrySettings | None = None,
+        routes: Routes | None = None,
+        sources: frozenset[str] | None = None,
+        validated: bool = False,
     ) -> None:
+        self.sources = sources
+        self.validated = validated
+        self._verdicts: dict[str, list[dict[str, Any]]] = {}
+        self.registry = registry
+        self.routes = routes
+        self._compared: dict[tuple[str, str], float] = {}
         self.policy = policy
         self.sink = sink
         self.route = route
@@ -154,6 +228,7 @@ class Pipeline:
         self._plans: OrderedDict[tuple[Caller, Action, str], Plan] = OrderedDict()
         self._lock = Lock()
         self._stamped = 0.0
+        self._read_at = -math.inf
         self._held: dict[str, Mapping[str, Any]] = {}
 
     def stamp(self) -> float:
@@ -179,6 +254,30 @@ class Pipeline:
         return (wall_time if math.isfinite(wall_time) else math.inf), tick
 
     def plan(self, caller: Caller, action: Action, store: Store) -> Flow[Plan]:
+        """Decide *action* for *caller*, see `_decided`; reads of a store whose chunks may expire see none that has."""
+        plan = yield from self._decided(caller, action, store)
+        if not store.expiring or self.registry is not None or action not in READ:
+            return plan
+        alive = self.alive(store)
+        return replace(plan, legs=tuple([_unexpired(leg, alive) for leg in plan.legs]))
+
+    def alive(self, store: Store) -> Predicate:
+        """Return the condition on the chunks of *store* whose time has not passed; without a clock, on none.
+
+        Under a registry, and where chunks cannot expire, it is all of them.
+        """
+        if not store.expiring or self.registry is not None:
+            return ALWAYS
+        now = self._read_time()
+        return Range("@expires", gt=now) if math.isfinite(now) else NEVER
+
+    def _read_time(self) -> float:
+        """Return the time of a read; a clock that is set back does not bring back what has expired."""
+        with self._lock:
+            self._read_at = max(self._read_at, self.now()[0])
+            return self._read_at
+
+    def _decided(self, caller: Caller, action: Action, store: Store) -> Flow[Plan]:
         """Decide *action* for *caller*, from the cache where the decision still holds.
 
         An exception of the policy becomes a denial. A scope without a form on this store (it spans two stores, or
@@ -204,7 +303,7 @@ class Pipeline:
             and cached_plan.decision.policy_version == version
             and self._holds(cached_plan, cached_plan.asked, start)
         ):
-            return cached_plan
+            return (yield from self._governed_again(cached_plan, caller, action, store, key))
         try:
             decision = yield from Decide(principal, action)
             if not _whole(decision, version):
@@ -218,15 +317,59 @@ class Pipeline:
         if decision.valid_until is not None and end[0] >= decision.valid_until:
             ended = Decision.deny("the policy's decision was no longer valid", decision.policy_version)
             return self._compile(ended, caller, action, store)
-        plan = replace(self._compile(decision, caller, action, store), asked=start, made=end)
-        if plan.refusal is not None or version is None:
-            return plan  # not cached: an error instance that is raised belongs to one call
+        plan = yield from self._governed(decision, caller, action, store)
+        plan = replace(plan, asked=start, made=end)
+        if version is not None:
+            self._keep(key, plan)
+        return plan
+
+    def _keep(self, key: tuple[Caller, Action, str], plan: Plan) -> None:
+        if plan.refusal is not None:
+            return  # an error instance that is raised belongs to one call
         with self._lock:
             self._plans[key] = plan
             self._plans.move_to_end(key)
             while len(self._plans) > _CACHE:
                 self._plans.popitem(last=False)
-        return plan
+
+    def _governed(self, decision: Decision, caller: Caller, action: Action, store: Store) -> Flow[Plan]:
+        """Compile *decision*, with the registry's scope if there is a registry. One that fails refuses."""
+        settings = self.registry
+        if settings is None or not decision.permit or decision.scope.empty:
+            return self._compile(decision, caller, action, store)
+        if type(decision.scope) is not Scope:
+            raise TypeError("a decision's scope must be a Scope")
+        # Another policy than the default one grants a parent's partition itself, or it does not mean it.
+        family = type(self.policy) is TenantPolicy
+        asked = TakeScope(caller.principal, decision.scope.partitions, action not in READ, family)
+        probed = self.monotonic()
+        try:
+            scope = yield from asked
+        except (StoreError, StoppedTenantError) as error:
+            plan = self._compile(Decision.deny(_no_scope(error), None), caller, action, store)
+            return replace(plan, refusal=error)
+        part = Governance(asked, scope, settings, self.monotonic, probed, self._compared)
+        return self._compile(decision, caller, action, store, part)
+
+    def _governed_again(
+        self, plan: Plan, caller: Caller, action: Action, store: Store, key: tuple[Caller, Action, str]
+    ) -> Flow[Plan]:
+        """Return *plan*, whose decision still holds, if its scope does; else compile it with a new scope."""
+        part = plan.governance
+        if part is None:
+            return plan
+        probed = self.monotonic()
+        try:
+            found = yield from ProbeVersions(tuple(part.scope.partitions))
+        except (StoreError, StoppedTenantError) as error:
+            denial = self._compile(Decision.deny(_no_scope(error), None), caller, action, store)
+            return replace(denial, refusal=error)
+        if part.scope.holds(found):
+            return replace(plan, governance=replace(part, probed=probed))
+        again = yield from self._governed(plan.decision, caller, action, store)
+        again = replace(again, asked=plan.asked, made=plan.made)
+        self._keep(key, again)
+        return again
 
     def _plain_version(self) -> bool:
         """Return whether the policy's version is a plain attribute: reading a property might wait for a database."""
@@ -255,19 +398,36 @@ class Pipeline:
         plan = self._compile(Decision.deny("the policy failed", version), caller, action, store)
         return replace(plan, cause=cause)
 
-    def _compile(self, decision: Decision, caller: Caller, action: Action, store: Store) -> Plan:
+    def _compile(
+        self,
+        decision: Decision,
+        caller: Caller,
+        action: Action,
+        store: Store,
+        part: Governance | None = None,
+    ) -> Plan:
         scope = decision.scope if decision.permit else Scope()
         legs: tuple[Leg, ...] = ()
         refusal: VectorACLError | None = None
+        permitted = ""
         try:
+            if part is not None:
+                _check_ungoverned(scope)
+                scope = Scope((*scope.grants, *(Grant(one, ALWAYS) for one in part.scope.added)))
             scope = scope.narrowed(caller.narrow)
-            legs = tuple([self._leg(grant, store) for grant in scope.grants])
+            written = {grant.partition: grant.predicate for grant in scope.grants}
+            if part is not None:
+                permitted = _digest((grant.partition, grant.predicate) for grant in scope.grants)
+                scope = Scope.of(
+                    Grant(one.partition, conjunction((part.scope.predicate(one.partition), one.predicate)))
+                    for one in scope.grants
+                )
+            legs = tuple([self._leg(grant, store, written[grant.partition]) for grant in scope.grants])
             granted: list[Any] = [(leg.partition, leg.predicate) for leg in legs]
         except VectorACLError as error:
             legs, refusal = (), error
             granted = [(grant.partition, grant.predicate) for grant in scope.grants]
-        principal = caller.principal
-        record = {
+        record: dict[str, Any] = {
             "v": 1,
             "action": action,
             "permit": decision.permit,
@@ -276,30 +436,31 @@ class Pipeline:
             "store": store.name,
             "partitions": list(scope.partitions),
             "scope": _digest(granted),
-            "principal": {
-                "id": principal.id,
-                "tenant": principal.tenant,
-                "kind": principal.kind,
-                "by": principal.authenticated_by,
-            },
+            "principal": described(caller.principal),
         }
-        return Plan(decision, legs, record, refusal)
+        if caller.source is not None:
+            record["source"] = caller.source
+        if part is not None:
+            record["registry"] = part.scope.versions
+        return Plan(decision, legs, record, refusal, granted=permitted or record["scope"], governance=part)
 
-    def _leg(self, grant: Grant, store: Store) -> Leg:
+    def _leg(self, grant: Grant, store: Store, written: Predicate) -> Leg:
         """Compile one grant for *store*. Raises: RefusedError or a subclass where it has no exact form there."""
         if self.route(grant.partition) != store.name:
-            raise RefusedError(
+            kind = RefusedError if self.routes is None else ReroutedError
+            raise kind(
                 "The scope spans two stores, and their scores are not comparable. Under [tenants.store], route the "
                 "tenants that are read together to the same store."
             )
         predicate = check_scope_predicate(grant.predicate, store.fields)
         check_supported(predicate, store.capabilities)
-        return Leg(
-            grant.partition,
-            predicate,
-            None if isinstance(predicate, Always) else compile_test(predicate),
-            any(not name.startswith("@") for name in fields_of(predicate)),
-        )
+        test = None if isinstance(predicate, Always) else compile_test(predicate)
+        new = test
+        if self.registry is not None:
+            checked = check_scope_predicate(written, store.fields)
+            new = None if isinstance(checked, Always) else compile_test(checked)
+        needs = any(not name.startswith("@") for name in fields_of(predicate))
+        return Leg(grant.partition, predicate, test, needs, new, written)
 
     def record(self, record: Mapping[str, Any]) -> Flow[None]:
         """Write *record*, of a decision that is about to be acted upon.
@@ -361,12 +522,56 @@ class Pipeline:
         """
         if action not in store.capabilities.operations:
             raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot {action}.", field=action)
+        if action not in READ:
+            self.check_source(caller)
+        if self.registry is None:
+            return (yield from self._once(caller, action, store, body, empty=empty, size=size, hits=hits))
+        stale = StaleScopeError()
+        for attempt in range(STALE_ATTEMPTS):
+            if attempt:
+                yield Sleep(_STALE_PAUSE * 2 ** (attempt - 1))
+            try:
+                return (yield from self._once(caller, action, store, body, empty=empty, size=size, hits=hits))
+            except StaleScopeError as error:
+                stale = error
+            for tenant, documents in _by_tenant(stale.documents).items():
+                yield from MarkStale(tenant, documents)
+        raise stale
+
+    def check_source(self, caller: Caller) -> None:
+        """Refuse a write of a handle that names none of `[ingest] sources`. Raises: SourceRefusedError."""
+        if self.sources is None or caller.source in self.sources:
+            return
+        if caller.source is None:
+            text = "The configuration lists the pipelines that may write, and this handle names none of them."
+        else:
+            text = f"The pipeline {caller.source!r} is not one of those that may write by the configuration."
+        raise SourceRefusedError(
+            f"{text} Nothing was sent. Pass scoped(source=…), on the command line --source, with a name that [ingest] "
+            "sources lists.",
+            field="source",
+            source=caller.source,
+        )
+
+    def _once(
+        self,
+        caller: Caller,
+        action: Action,
+        store: Store,
+        body: Callable[[Plan, str], Flow[T]],
+        *,
+        empty: Callable[[str], T],
+        size: Callable[[T], int | None],
+        hits: Callable[[T], Iterable[Hit]] | None,
+    ) -> Flow[T]:
+        """Run *body* once, under one decision; see `run`."""
         started = time.perf_counter_ns()
         plan = yield from self.plan(caller, action, store)
         record = self._identified(plan)
         decision_id: str = record["id"]
         yield from self.record(record)
         outcome, returned, ids = "cancelled", None, None
+        held: list[Hold] = []
         try:
             if plan.refusal is not None:
                 raise plan.refusal
@@ -377,6 +582,9 @@ class Pipeline:
                     raise denied(action, decision_id, ("nothing may be written",))
                 outcome, returned = "empty", 0
                 return empty(decision_id)
+            if self.routes is not None:
+                for leg in plan.legs:
+                    yield from admitted(self.routes, leg.partition, store.name, held, write=action not in READ)
             flow = body(plan, decision_id)
             if self._may_end(caller, plan):
                 flow = self._while_it_holds(flow, caller, action, store, plan, decision_id)
@@ -388,6 +596,8 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - mapped, and raised after the block
             outcome, failed = self.failure(error, store, decision_id)
         finally:
+            for hold in held:
+                hold.release()
             self._noted(decision_id, outcome, returned, started, ids)
         raise failed
 
@@ -468,7 +678,9 @@ class Pipeline:
         again = yield from self.plan(caller, action, store)
         if not again.decision.permit:
             raise self._denial(action, decision_id, again)
-        if again.refusal is not None or any(again.record[one] != plan.record[one] for one in ("partitions", "scope")):
+        # Under a registry the partitions may differ by the parent's; what it permits is asked again after the answer.
+        moved = plan.governance is None and again.record["partitions"] != plan.record["partitions"]
+        if again.refusal is not None or moved or again.granted != plan.granted:
             raise denied(action, decision_id, ("the scope changed during the call; call again",))
         return again
 
@@ -487,11 +699,18 @@ class Pipeline:
         self.note(record)
 
     def note(self, outcome: Mapping[str, Any]) -> None:
-        """Pass the outcome of a decision to the sink; never raises."""
+        """Pass the outcome of a decision to the sink, with the verdicts of its validators; never raises."""
+        verdicts = self._verdicts.pop(str(outcome.get("decision")), None)
+        if verdicts is not None:
+            outcome = {**outcome, "validators": verdicts}
         try:
             self.sink.note(outcome)
         except Exception as error:  # noqa: BLE001 - a sink that breaks its promise must not hide a result or an error
             _log.error("audit sink failed to note an outcome: %s", type(error).__name__)
+
+    def judged(self, decision_id: str, verdicts: list[dict[str, Any]]) -> None:
+        """Keep the verdicts about what a decision writes, for its outcome."""
+        self._verdicts[decision_id] = verdicts
 
     def hold(self, outcome: Mapping[str, Any]) -> None:
         """Keep *outcome*, of a write in the caller's own transaction, until `settle` reports how that ended."""
@@ -513,6 +732,44 @@ class Pipeline:
         pipeline = copy.copy(self)
         pipeline.sink = sink
         return pipeline
+
+
+def _check_ungoverned(scope: Scope) -> None:
+    """Refuse a policy filter over what the registry decides, since chunks may carry an earlier value."""
+    named = {name for grant in scope.grants for name in fields_of(grant.predicate)} & GOVERNED_FIELDS
+    if named:
+        raise RefusedError(
+            f"The policy's scope names {', '.join(sorted(named))}, which the registry decides: a chunk may still carry "
+            "an earlier value. Express it by access entries, attribute rules or holds.",
+            field="scope",
+        )
+
+
+def described(principal: Principal) -> dict[str, str]:
+    """Return *principal* as records show it."""
+    return {
+        "id": principal.id,
+        "tenant": principal.tenant,
+        "kind": principal.kind,
+        "by": principal.authenticated_by,
+    }
+
+
+def _unexpired(leg: Leg, alive: Predicate) -> Leg:
+    """Return *leg* with those chunks only that are *alive*."""
+    predicate = conjunction((leg.predicate, alive))
+    return replace(leg, predicate=predicate, test=compile_test(predicate))
+
+
+def _no_scope(error: VectorACLError) -> str:
+    return "the registry did not answer" if isinstance(error, StoreError) else "the tenant is stopped"
+
+
+def _by_tenant(documents: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for tenant, document in documents:
+        found[tenant] = (*found.get(tenant, ()), document)
+    return found
 
 
 def _digest(granted: Iterable[tuple[str, Predicate]]) -> str:
@@ -603,6 +860,8 @@ def retried(make: Callable[[], Flow[T]], *, write: bool = False, attempts: int =
             if doubtful:
                 error.sent = "unknown"
             minimum = error.retry_after or 0.0
+            if isinstance(error, BusyError):  # it has waited for as long as the configuration permits
+                raise
             if not error.retryable or attempt == attempts - 1 or (write and doubtful) or minimum > LONGEST_PAUSE:
                 raise
             pause = max(base * 2**attempt, minimum)

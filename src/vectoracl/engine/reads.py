@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Literal, TypeVar, assert_never
@@ -12,10 +13,12 @@ from vectoracl.engine.arguments import SearchArguments
 from vectoracl.engine.core_ports import EmbedQueries
 from vectoracl.engine.drivers import confined, side_by_side
 from vectoracl.engine.embedding import embedded
+from vectoracl.engine.governed_reads import by_rows, confirm_hits, confirm_unchanged, confirmed_rows
 from vectoracl.engine.pipeline import Caller, Leg, Pipeline, Plan, Store, retried
 from vectoracl.engine.second_lock import counted, verify
 from vectoracl.errors import InvalidInputError, UnsupportedPredicateError
-from vectoracl.filters.predicate import Predicate
+from vectoracl.filters.predicate import ALWAYS, Predicate
+from vectoracl.filters.semantics import compile_test
 from vectoracl.model.queries import (
     Hybrid,
     HybridQuery,
@@ -62,7 +65,7 @@ def included(leg: Leg, include: Include) -> Include:
     return include | {"metadata"} if leg.needs_metadata else include
 
 
-def locked(leg: Leg, store: Store, decision_id: str, flow: Callable[[], Flow[Found | Rows]]) -> Flow[Any]:
+def locked(plan: Plan, leg: Leg, store: Store, decision_id: str, flow: Callable[[], Flow[Found | Rows]]) -> Flow[Any]:
     """Run an adapter's flow: confined to its leg's partition, retried, and verified by the second lock."""
     result = yield from retried(lambda: confined(flow(), leg.partition))
     verify(
@@ -73,6 +76,7 @@ def locked(leg: Leg, store: Store, decision_id: str, flow: Callable[[], Flow[Fou
         adapter=store.adapter_name,
         decision_id=decision_id,
     )
+    yield from confirm_hits(plan, store, result.hits, decision_id)
     return result
 
 
@@ -133,18 +137,29 @@ def _search_legs(
             request.exact,
             request.tuning,
         )
-        return locked(leg, store, decision_id, lambda: store.adapter.search(operation))
+        return locked(plan, leg, store, decision_id, lambda: store.adapter.search(operation))
 
     if len(plan.legs) == 1:
         result: Found = yield from leg_flow(plan.legs[0])
     else:
         result = merge((yield from side_by_side([leg_flow(leg) for leg in plan.legs])), request)
-    hits = stripped(result.hits, ask.include)
+    hits, shortfall = stripped(result.hits, ask.include), result.shortfall
     if drop is not None:
-        same = (drop.tenant, drop.document, drop.id)
-        hits = [hit for hit in hits if (hit.tenant, hit.document, hit.id) != same]
-        hits = _best(hits, ask)
-    return Result(hits, complete=result.complete, shortfall=result.shortfall, decision_id=decision_id)
+        if result.complete and _took_the_last(hits, drop, ask, most):
+            shortfall = f"the store returns at most {most:,} hits, and the chunk of the query was one of them"
+        hits = _best([hit for hit in hits if _names(hit) != _names(drop)], ask)
+    return Result(hits, complete=shortfall is None, shortfall=shortfall, decision_id=decision_id)
+
+
+def _took_the_last(hits: list[Hit], drop: Hit, ask: SearchArguments, most: int) -> bool:
+    """Return whether *drop* is one of *hits* in a place that another would have had, of which there were at *most*."""
+    if _names(drop) not in map(_names, hits):
+        return False
+    if ask.group_by is None:
+        return len(hits) == ask.k == most
+    groups = Counter((hit.tenant, hit.document) for hit in hits)
+    own = groups[drop.tenant, drop.document]
+    return own == ask.per_group == most or (own == 1 and len(groups) == ask.k == most)
 
 
 def _resolve_like(store: Store, plan: Plan, like: Like, decision_id: str) -> Flow[Hit | None]:
@@ -152,6 +167,7 @@ def _resolve_like(store: Store, plan: Plan, like: Like, decision_id: str) -> Flo
     refs = (ChunkRef(like.id, like.document),)
     flows = [
         locked(
+            plan,
             leg,
             store,
             decision_id,
@@ -184,7 +200,7 @@ def search(
             caller,
             "search",
             store,
-            lambda plan, decision_id: _search_legs(store, plan, ask, single, decision_id),
+            lambda plan, decision_id: _still(pipeline, store, _search_legs(store, plan, ask, single, decision_id)),
             empty=_nothing,
             size=len,
             hits=lambda result: result.hits,
@@ -195,7 +211,7 @@ def search(
             caller,
             "search",
             store,
-            lambda plan, decision_id: _search_each(store, plan, ask, checked, decision_id),
+            lambda plan, decision_id: _search_each(pipeline, store, plan, ask, checked, decision_id),
             empty=lambda decision_id: [_nothing(decision_id) for _ in checked],
             size=lambda results: sum(map(len, results)),
             hits=lambda results: (hit for one in results for hit in one),
@@ -222,8 +238,22 @@ def _nothing(decision_id: str) -> Result:
     return Result((), complete=True, decision_id=decision_id)
 
 
+def _still(pipeline: Pipeline, store: Store, flow: Flow[Result]) -> Flow[Result]:
+    """Run a search, and leave out hits whose time has passed since it was planned, as while its text was embedded."""
+    result = yield from flow
+    alive = pipeline.alive(store)
+    if alive is ALWAYS:
+        return result
+    test = compile_test(alive)
+    hits = [hit for hit in result if test(hit.tag, {})]
+    if len(hits) == len(result):
+        return result
+    shortfall = result.shortfall or "chunks that were found have expired since; search again"
+    return Result(hits, complete=False, shortfall=shortfall, decision_id=result.decision_id)
+
+
 def _search_each(
-    store: Store, plan: Plan, ask: SearchArguments, queries: Sequence[_Query], decision_id: str
+    pipeline: Pipeline, store: Store, plan: Plan, ask: SearchArguments, queries: Sequence[_Query], decision_id: str
 ) -> Flow[list[Result]]:
     """Embed the texts of *queries* in one call, and search by all of them concurrently."""
     for one in queries:  # before any of them is embedded or sent
@@ -237,7 +267,7 @@ def _search_each(
         vector = None
         if text is not None:
             vector = check_vector(next(vectors), can.dimension, nonzero=can.metric == "cosine", name="embedding")
-        flows.append(_search_one(store, plan, ask, one, vector, decision_id))
+        flows.append(_still(pipeline, store, _search_one(store, plan, ask, one, vector, decision_id)))
     if len(flows) == 1:
         return [(yield from flows[0])]
     return list((yield from side_by_side(flows)))
@@ -281,6 +311,7 @@ def fetch(
             return []
         flows = [
             locked(
+                plan,
                 leg,
                 store,
                 decision_id,
@@ -316,12 +347,16 @@ def count(pipeline: Pipeline, store: Store, caller: Caller, where: Predicate) ->
     if store.capabilities.count == "none":
         raise UnsupportedPredicateError(f"The adapter {store.adapter_name!r} cannot count exactly.", field="count")
 
-    def body(plan: Plan, _decision_id: str) -> Flow[int]:
+    def body(plan: Plan, decision_id: str) -> Flow[int]:
         def leg_flow(leg: Leg) -> Flow[int]:
+            if by_rows(plan, store):
+                return len((yield from confirmed_rows(plan, leg, store, where, frozenset(), decision_id)))
             operation = Count(leg.partition, leg.predicate, where)
             number = yield from retried(lambda: confined(store.adapter.count(operation), leg.partition))
             return counted(number, store.adapter_name)
 
-        return sum((yield from side_by_side([leg_flow(leg) for leg in plan.legs])))
+        total = sum((yield from side_by_side([leg_flow(leg) for leg in plan.legs])))
+        yield from confirm_unchanged(plan, store, decision_id)
+        return total
 
     return (yield from pipeline.run(caller, "count", store, body, empty=lambda _: 0, size=lambda total: total))

@@ -11,10 +11,48 @@ from vectoracl.adapter_api.contract import Flow, Operator, Port
 from vectoracl.engine.drivers import run
 from vectoracl.engine.operator_flows import recorded
 from vectoracl.engine.pipeline import Pipeline, Store
+from vectoracl.errors import RefusedError
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 
 UNRECORDED = frozenset({"close"})
 """Methods that do not touch the store."""
+
+
+UNDER_REGISTRY = frozenset({
+    "plan", "provision", "mark", "settle", "tenants", "create", "activate", "deactivate", "offload", "close",
+})  # fmt: skip
+"""Methods that neither move, copy nor delete rows, so that a registry need not take part."""
+
+
+Check = Callable[[str, bool], None]
+"""Refuses a method by its name, or because its arguments import existing rows. Raises: RefusedError."""
+
+
+def check_under_registry(name: str, adopts: bool = False) -> None:  # noqa: FBT001, FBT002 - it is a `Check`
+    """Refuse a method that would move, copy or delete rows which a registry governs. Raises: RefusedError."""
+    if name not in UNDER_REGISTRY or adopts:
+        raise RefusedError(
+            f"{'provision --adopt' if adopts else name} moves or deletes rows without asking the registry for holds, "
+            "so it is not possible for a store under a registry.",
+            field="registry",
+        )
+
+
+def check_imports(pipeline: Pipeline) -> None:
+    """Refuse an import of existing rows where validators are configured. Raises: RefusedError."""
+    if pipeline.validated:
+        raise RefusedError(
+            "The configuration has [ingest] validators, and rows that the store imports by itself do not pass through "
+            "them. Write them through a handle, for example with load(); or leave out [ingest] validators for this "
+            "import, if you trust the rows.",
+            field="adopt",
+        )
+
+
+def check_import(pipeline: Pipeline, name: str, adopts: bool) -> None:  # noqa: FBT001 - with a pipeline it is a `Check`
+    """Refuse a method that imports existing rows where validators are configured. Raises: RefusedError."""
+    if adopts or name == "survey" or name.startswith("adopt"):
+        check_imports(pipeline)
 
 
 class RecordedOperator:
@@ -45,10 +83,18 @@ class RecordedOperator:
     def _wrapped(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def call(*args: Any, **given: Any) -> Any:
-            tenant = inspect.signature(method).bind(*args, **given).arguments.get("tenant")
+            arguments = inspect.signature(method).bind(*args, **given).arguments
+            adopts = arguments.get("adopt") is not None
+            if self._pipeline.registry is not None:
+                check_under_registry(name, adopts)
+            if name != "plan":
+                check_import(self._pipeline, name, adopts)
+            tenant, several = arguments.get("tenant"), arguments.get("tenants")
             if name == "remove" and tenant is not None:  # also an id that only an earlier version accepted
                 stored_tenant(tenant, lambda: [one.tenant for one in self._of("tenants")()])
                 partitions = [tenant]
+            elif several is not None:
+                partitions = [check_tenant(one) for one in several]
             else:
                 partitions = ["*"] if tenant is None else [check_tenant(tenant)]
 
@@ -94,6 +140,38 @@ def recorded_operator(raw: Operator, pipeline: Pipeline, store: Store, audit: Po
     """
     names = tuple(sorted(name for name in dir(raw) if not name.startswith("_")))
     return cast("Operator", _kind(names)(raw, pipeline, store, audit, reason))
+
+
+class _Checked:
+    """One public attribute of the operator behind `checked_operator`; see `_Passed`."""
+
+    def __init__(self, name: str, check: Check) -> None:
+        self._name = name
+        self._check = check
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        value = getattr(instance._raw, self._name)  # noqa: SLF001 - one class in two parts
+        if not callable(value):
+            return value
+
+        @functools.wraps(value)
+        def call(*args: Any, **given: Any) -> Any:
+            arguments = inspect.signature(value).bind(*args, **given).arguments
+            self._check(self._name, arguments.get("adopt") is not None)
+            return value(*args, **given)
+
+        return call
+
+
+def checked_operator(raw: Operator, check: Check) -> Operator:
+    """Return *raw*, of which each method is called only if *check* does not refuse it; it writes no records."""
+    names = [name for name in dir(raw) if not name.startswith("_")]
+    kind = type("CheckedOperator", (), {"__slots__": ("_raw",), **{name: _Checked(name, check) for name in names}})
+    made: Any = kind()
+    made._raw = raw  # noqa: SLF001 - one class in two parts
+    return cast("Operator", made)
 
 
 def unrecorded(operator: Operator) -> Operator:

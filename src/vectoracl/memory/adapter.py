@@ -6,12 +6,25 @@ from collections.abc import Mapping
 
 from vectoracl.adapter_api.chunk_validation import check_tagged
 from vectoracl.adapter_api.contract import Capabilities, Flow
-from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.operations import (
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Found,
+    Relabel,
+    Replace,
+    Rows,
+    Scan,
+    Search,
+    UpdateMetadata,
+    Upsert,
+)
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.filters.field_types import TAG_FIELDS, FieldType
 from vectoracl.filters.predicate import NODES
 from vectoracl.memory.config import MemoryConfig
-from vectoracl.memory.ports import Look, Perform, RankAll
+from vectoracl.memory.ports import ChangeLabels, ChangeMetadata, Look, Perform, RankAll
 from vectoracl.model.queries import ResolvedQuery
 from vectoracl.model.records import Facet
 
@@ -27,6 +40,8 @@ def capabilities(config: MemoryConfig) -> Capabilities:
         queries=frozenset({"vector", "lexical", "hybrid"}),
         facets="exact",
         verbatim=True,
+        relabel="transaction",
+        atomic_update="transaction",
     )
 
 
@@ -85,6 +100,14 @@ class MemoryAdapter:
         """Delete and count."""
         reply: int = yield from Perform(operation.partition, operation)
         return reply
+
+    def relabel(self, operation: Relabel) -> Flow[int | None]:
+        """Write the labels of documents into their chunks."""
+        return (yield from ChangeLabels(operation.partition, operation))
+
+    def update_metadata(self, operation: UpdateMetadata) -> Flow[int]:
+        """Change the metadata of a document's chunks."""
+        return (yield from ChangeMetadata(operation.partition, operation))
 
     def posture(self) -> Flow[Posture]:
         """Return the posture; nothing can be misconfigured."""

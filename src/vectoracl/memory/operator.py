@@ -34,7 +34,7 @@ class MemoryOperator:
         self.plan(adopt=adopt)
         return [_NOTHING]
 
-    def tenants(self) -> list[TenantInfo]:
+    def tenants(self, *, progress: Progress | None = None) -> list[TenantInfo]:  # noqa: ARG002 - the contract's
         """List the tenants with their rows."""
         with self._shelf.lock:
             return [TenantInfo(name, len(rows), "own") for name, rows in sorted(self._shelf.partitions.items())]
@@ -54,6 +54,12 @@ class MemoryOperator:
             rows = self._shelf.partitions.pop(tenant, None)
             self._shelf.writes += 1
         return [] if rows is None else [f"removed the tenant {tenant} with {len(rows):,} chunks"]
+
+    def mark(self, registry: str | None) -> list[str]:
+        """Note the registry that governs this store."""
+        with self._shelf.lock:
+            self._shelf.registry = registry
+        return ["marked the memory store as governed" if registry else "removed the mark of the memory store"]
 
     def close(self) -> None:
         """Do nothing: no resources are held."""

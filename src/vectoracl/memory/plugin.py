@@ -31,7 +31,7 @@ def vectoracl_describe() -> Capabilities:
 @hookimpl
 def vectoracl_open(config: MemoryConfig, context: OpenContext) -> Opened:
     """Open a store, which lives as long as the VectorACL that opened it."""
-    shelf = shelf_of(config.metric, config.dimension, config.name, context.embedder)
+    shelf = shelf_of(config.metric, config.dimension, config.name, context.embedder, context.registry)
     return Opened(
         MemoryAdapter(config, context.fields),
         lambda: MemoryPort(shelf),

@@ -23,10 +23,12 @@ from vectoracl.adapter_api.operations import (
     Found,
     Include,
     Operation,
+    Relabel,
     Replace,
     Rows,
     Scan,
     Search,
+    UpdateMetadata,
     Upsert,
 )
 from vectoracl.adapter_api.posture import Posture
@@ -58,6 +60,32 @@ class Perform(Request[R]):
     def writes(self) -> bool:
         """Whether the operation changes rows."""
         return isinstance(self.operation, Upsert | Replace | Delete)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeMetadata(Request[int]):
+    """Change the metadata of a document's chunks."""
+
+    partition: str | None
+    operation: UpdateMetadata
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes rows: it does."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLabels(Request[int]):
+    """Write the labels of documents into their chunks."""
+
+    partition: str | None
+    operation: Relabel
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes rows: it does."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +121,7 @@ class Shelf:
         self.dimension = dimension
         self.place = f"process {os.getpid()}, {uuid4().hex}"
         self.embedder: str | None = None
+        self.registry: str | None = None
         self.lock = RLock()
         self.partitions: dict[str, dict[Key, Row]] = {}
         self.writes = 0  # counts what may have changed rows, also the removal of a tenant
@@ -103,9 +132,15 @@ _NAMING = RLock()
 
 
 def shelf_of(
-    metric: Literal["cosine", "inner", "l2"], dimension: int, name: str | None, embedder: str | None = None
+    metric: Literal["cosine", "inner", "l2"],
+    dimension: int,
+    name: str | None,
+    embedder: str | None = None,
+    registry: str | None = None,
 ) -> Shelf:
     """Return a new shelf, or that with *name*; it notes the first *embedder* that it is opened with.
+
+    It also notes the *registry*, if it holds no rows yet.
 
     Raises: InvalidInputError if the shelf of that name has another metric or dimension.
     """
@@ -125,6 +160,8 @@ def shelf_of(
         )
     with shelf.lock:
         shelf.embedder = shelf.embedder or embedder
+        if not any(shelf.partitions.values()):
+            shelf.registry = shelf.registry or registry
     return shelf
 
 
@@ -160,10 +197,17 @@ class MemoryPort:
         with self._shelf.lock:
             match request:
                 case Look():
-                    return Posture("partition", (), (("store", "memory"),), embedder=self._shelf.embedder)
+                    shelf = self._shelf
+                    return Posture(
+                        "partition", (), (("store", "memory"),), embedder=shelf.embedder, registry=shelf.registry
+                    )
                 case RankAll(query=query, k=k):
                     rows = [row for part in self._shelf.partitions.values() for row in part.values()]
                     return Found(_handed(self._rank(rows, query, frozenset({"text", "metadata"}))[:k]))
+                case ChangeLabels(partition=partition, operation=labels) if partition == labels.partition:
+                    return self._relabel(self._shelf.partitions.get(partition, {}), labels)
+                case ChangeMetadata(partition=partition, operation=update) if partition == update.partition:
+                    return self._update(self._shelf.partitions.get(partition, {}), update)
                 case Perform(partition=partition, operation=operation, kind=kind) if partition == operation.partition:
                     rows_of = self._shelf.partitions.get(partition, {})
                     if isinstance(operation, Facets):
@@ -261,11 +305,14 @@ class MemoryPort:
             return {}
         matrix = np.stack([row.vector for row in kept]).astype(np.float64)
         target = vector.astype(np.float64)
+        # Not `@`: the threads of BLAS wait for each other, on a busy machine ten times as long as one thread takes.
         match self._shelf.metric:
             case "cosine":
-                scores = (matrix @ target) / (np.linalg.norm(matrix, axis=1) * np.linalg.norm(target))
+                scores = np.einsum("ij,j->i", matrix, target) / (
+                    np.linalg.norm(matrix, axis=1) * np.linalg.norm(target)
+                )
             case "inner":
-                scores = matrix @ target
+                scores = np.einsum("ij,j->i", matrix, target)
             case "l2":
                 scores = -np.linalg.norm(matrix - target, axis=1)
         return dict(enumerate(scores.tolist()))
@@ -301,6 +348,32 @@ class MemoryPort:
         for key in old:
             del part[key]
         part.update(new)
+        return len(new)
+
+    def _relabel(self, rows: dict[Key, Row], operation: Relabel) -> int:
+        changes = {(one.document, one.generation): one for one in operation.changes}
+        changed = 0
+        for key, row in rows.items():
+            change = changes.get(key[:2])
+            if change is not None and row.tag.rev < change.rev:
+                tag = row.tag._replace(label=change.label, expires=change.expires, rev=change.rev)
+                rows[key] = row._replace(tag=tag)
+                changed += 1
+        self._shelf.writes += 1
+        return changed
+
+    def _update(self, rows: dict[Key, Row], operation: UpdateMetadata) -> int:
+        there, permitted = compile_test(operation.where), compile_test(operation.scope)
+        old = [row for key, row in rows.items() if key[0] == operation.document and there(row.tag, row.metadata)]
+        if any(row.tag.generation != operation.generation for row in old):
+            return 0
+        if tuple(sorted((row.tag.chunk, row.tag.time) for row in old)) != operation.read:
+            return 0
+        new = [row._replace(metadata=_changed(row.metadata, operation)) for row in old]
+        if not all(permitted(row.tag, row.metadata) for row in (*old, *new)):
+            return 0
+        rows.update({_key(row.tag): row for row in new})
+        self._shelf.writes += 1
         return len(new)
 
     def _delete(self, rows: dict[Key, Row], operation: Delete) -> int:
@@ -351,6 +424,11 @@ def _tallied(permitted: list[Row], operation: Facets, kind: FieldType | None) ->
         raise InvalidInputError("A request for facets requires the type of the field.", field="field")
     get = getter(operation.field)
     return tallied((values_of(kind, get(row.tag, row.metadata)) for row in permitted), operation.most)
+
+
+def _changed(metadata: Mapping[str, Any], operation: UpdateMetadata) -> Mapping[str, Any]:
+    kept = {name: value for name, value in metadata.items() if name not in operation.removed}
+    return {**kept, **_copy(operation.values)}
 
 
 def _named(refs: tuple[ChunkRef, ...]) -> Callable[[Row], bool]:

@@ -11,6 +11,25 @@ Action = Literal["search", "fetch", "count", "scan", "upsert", "replace", "delet
 ALL_ACTIONS: frozenset[Action] = frozenset(get_args(Action))
 READ: frozenset[Action] = frozenset({"search", "fetch", "count", "scan"})
 WRITE: frozenset[Action] = ALL_ACTIONS - READ
+GovernAction = Literal[
+    "label",
+    "classify",
+    "access",
+    "move",
+    "hold",
+    "release",
+    "retain",
+    "quarantine",
+    "lift",
+    "reconcile",
+    "sweep",
+    "erase",
+    "look",
+    "family",
+    "verify",
+]
+GOVERN: frozenset[GovernAction] = frozenset(get_args(GovernAction))
+"""The actions of a governor on rights. No handle has them and no policy permits one, only `[registry] governors`."""
 
 
 def check_action(value: object) -> Action:

@@ -96,6 +96,8 @@ class Chunk:
             embedder.
         position: The chunk's position in its document.
         metadata: Names with JSON values. Declared fields must have their declared type, and datetimes a time zone.
+        expires: The time from which the chunk is invisible, in POSIX seconds; None for never. The store needs
+            `expiring = true`.
     """
 
     id: str
@@ -104,6 +106,7 @@ class Chunk:
     vector: Sequence[float] | Vector | None = None
     position: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    expires: float | None = None
 
     def __repr__(self) -> str:
         return f"Chunk({self.id!r} of {self.document!r}, {len(self.text)} characters)"
@@ -240,7 +243,26 @@ class Written:
     Attributes:
         count: The number of written or deleted chunks; None if the store cannot count deleted ones.
         decision_id: The id of the decision's audit record.
+        quarantined: The documents that a validator put under quarantine: they are stored, and no one retrieves them.
     """
 
     count: int | None
     decision_id: str = ""
+    quarantined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """The result of `update_metadata`.
+
+    Attributes:
+        count: The number of changed chunks; 0 if there is no such document.
+        atomic: Whether every reader saw all chunks of the document changed or none.
+        decision_id: The id of the decision's audit record.
+        quarantined: Whether a validator put the document under quarantine: no one retrieves it.
+    """
+
+    count: int
+    atomic: bool
+    decision_id: str = ""
+    quarantined: bool = False

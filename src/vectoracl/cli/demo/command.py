@@ -79,6 +79,10 @@ def demo(
         ),
     ] = None,
     *,
+    governance: Annotated[
+        bool,
+        typer.Option("--governance", help="Show how rights change inside a tenant, on a store that is removed again."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show isolation on real text; it takes about a minute on the default store.
@@ -96,6 +100,9 @@ def demo(
         raise InvalidInputError(
             "--embedder cannot be used with -c: a configuration names its own embedder.", field="embedder"
         )
+    if governance:
+        _govern(store, as_json=as_json, others=bool(docs or embedder or config))
+        return
     start = time.perf_counter()
     with Steps(quiet=as_json) as steps:
         steps.step("reading documents", 0, None)
@@ -109,6 +116,22 @@ def demo(
         go_on = _go_on(setup.source, outcome, None if setup.own else store or None) if setup.kept else []
         show(out(), outcome, setup.notes, go_on)
     done(FINDINGS if outcome.leaked else CLEAN)
+
+
+def _govern(store: str, *, as_json: bool, others: bool) -> None:
+    """Show how rights change; its texts and its store are its own. Raises: InvalidInputError."""
+    from vectoracl.cli.demo import governance
+
+    if others:
+        raise InvalidInputError("--governance has its own texts and store: it takes --store alone.", field="governance")
+    adapter = store or DEFAULT
+    with Steps(quiet=as_json) as steps:
+        rows = governance.run(adapter, lambda text: steps.step(text, 0, None))
+    if as_json:
+        print_json(governance.as_json(adapter, rows))
+    else:
+        governance.show(adapter, rows)
+    done(FINDINGS if any(one.written for one in rows) else CLEAN)
 
 
 def _corpora(docs: Path | None, tenants: int) -> list[TenantCorpus]:
