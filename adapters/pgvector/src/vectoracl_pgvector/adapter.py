@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from vectoracl.adapter_api.chunk_validation import check_tagged
 from vectoracl.adapter_api.contract import Capabilities, Flow
-from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.operations import (
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Found,
+    Relabel,
+    Replace,
+    Rows,
+    Scan,
+    Search,
+    UpdateMetadata,
+    Upsert,
+)
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.field_types import FieldType
+from vectoracl.filters.predicate import Predicate
 from vectoracl.model.queries import Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Record, Vector
-from vectoracl_pgvector import schema
+from vectoracl_pgvector import schema, word_index
 from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.compile import MAX_EF, PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig
@@ -22,9 +37,14 @@ from vectoracl_pgvector.connection.extension import Extension
 from vectoracl_pgvector.decode import IN_SHARED, Decoder
 from vectoracl_pgvector.names import SAFE_PATH
 from vectoracl_pgvector.posture import check as postures
+from vectoracl_pgvector.posture import fingerprint as fingerprints
 from vectoracl_pgvector.posture.reach_sql import SINCE
 from vectoracl_pgvector.requests import RankAll, Row, Statement, Transaction
+from vectoracl_pgvector.vector_search import VectorSearch
+from vectoracl_pgvector.word_index import WordIndex
+from vectoracl_pgvector.word_search import WordSearch, is_complete, ranks
 
+T = TypeVar("T")
 _HALF_MAX = 65504.0
 
 
@@ -44,6 +64,13 @@ class PgvectorAdapter:
         self._compiler = PgCompiler(self.extension.config, fields)
         self._compiled_for = self.extension.schema
         self._decode = Decoder(config, fields)
+        self._words = WordSearch(lambda: self._compile)
+        self._bits: VectorSearch | None
+        self.rank_by_bits(possible=True)
+
+    def rank_by_bits(self, *, possible: bool) -> None:
+        """Use bits where the configuration has them, or not at all."""
+        self._bits = VectorSearch(self.config) if possible and self.config.has_bits else None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -61,43 +88,112 @@ class PgvectorAdapter:
     def search(self, operation: Search) -> Flow[Found]:
         """Rank within the scope.
 
-        If a vector index chose the candidates, fewer rows than requested do not prove that there are no more, so the
-        search is repeated without the index. Rows of the shared partition, which has no vector index, need no second
-        search.
+        An HNSW index may return fewer rows than requested although more match; the search is then repeated without it.
+        The shared partition has no such index, so a search of its rows is never repeated.
         """
         query = self._query(operation.query)
+        if isinstance(query, Lexical) and self.config.words == "bm25":
+            return (yield from self._search_by_words(operation, query))
         exact = operation.exact or operation.k > MAX_EF or isinstance(query, Lexical)
-        rows = yield from self._run_search(operation, query, exact=exact)
-        complete = exact or operation.group_by is not None or len(rows) >= operation.k
-        complete = complete or any(row[IN_SHARED] for row in rows)
+        rows, complete = yield from self._ranked(operation, query, exact=exact)
         shortfall = None
         if not complete:
-            try:
-                rows = yield from self._run_search(operation, query, exact=True)
-            except StoreError as error:
-                if error.code != "timeout":
-                    raise
-                shortfall = "the vector index gave fewer hits, and the exact search reached the time limit"
-        hits = self._decode.hits(rows, ranked="distance" if isinstance(query, VectorQuery) else "words")
+            rows, shortfall = yield from self._run_exactly(operation, query, rows, "vector index")
+        return self._found(operation, rows, shortfall, by="distance" if isinstance(query, VectorQuery) else "words")
+
+    def _search_by_words(self, operation: Search, query: Lexical) -> Flow[Found]:
+        """Rank by BM25: through the index of the tenant's words if it has one (`word_search`)."""
+        exact = not ranks(operation)
+        rows, index = yield from self._explained(self._run_words(operation, query, exact=exact))
+        complete = is_complete(operation, rows, index)
+        shortfall = None
+        if not complete:
+            rows, shortfall = yield from self._run_exactly(operation, query, rows, "index of words")
+        return self._found(operation, rows, shortfall, by="words")
+
+    def _found(
+        self, operation: Search, rows: list[Row], shortfall: str | None, *, by: Literal["distance", "words"]
+    ) -> Found:
+        hits = self._decode.hits(rows, ranked=by)
+        if operation.group_by is None:
+            del hits[operation.k :]
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
         return Found(hits, shortfall is None, shortfall)
 
-    def _run_search(self, operation: Search, query: ResolvedQuery, *, exact: bool) -> Flow[list[Row]]:
-        """Run one search. Raises: UnsupportedPredicateError for words if the schema is older than lexical queries."""
+    def _ranked(self, operation: Search, query: ResolvedQuery, *, exact: bool) -> Flow[tuple[list[Row], bool]]:
+        """Return the best rows, and whether they are as many as there can be."""
+        bits = None if exact or operation.group_by is not None else self._bits
+        if bits is not None and isinstance(query, VectorQuery) and bits.applies(operation):
+            ranked = yield from bits.search(self._compile, operation, query)
+            if ranked is not None:
+                return ranked
+        rows = yield from self._run_search(operation, query, exact=exact)
+        complete = exact or operation.group_by is not None or len(rows) >= operation.k
+        return rows, complete or any(row[IN_SHARED] for row in rows)
+
+    def _run_exactly(
+        self, operation: Search, query: ResolvedQuery, rows: list[Row], index: str
+    ) -> Flow[tuple[list[Row], str | None]]:
+        """Repeat a search of which the *index* gave too few *rows*; return those and a reason if it takes too long."""
         try:
-            (rows,) = yield from self._compile.search(operation, query, exact=exact)
+            exact_rows = yield from self._run_search(operation, query, exact=True)
+        except StoreError as error:
+            if error.code != "timeout":
+                raise
+            return rows, f"the {index} gave fewer hits, and the exact search reached the time limit"
+        return exact_rows, None
+
+    def _run_search(self, operation: Search, query: ResolvedQuery, *, exact: bool) -> Flow[list[Row]]:
+        """Run one search. Raises: UnsupportedPredicateError for words that the schema does not have yet."""
+        if isinstance(query, VectorQuery) or self.config.words != "bm25":
+            return (yield from self._explained(self._run_way(operation, query, None, exact=exact), query))
+        rows, _ = yield from self._explained(self._run_words(operation, query, exact=exact))
+        return rows
+
+    def _run_words(
+        self, operation: Search, query: ResolvedQuery, *, exact: bool
+    ) -> Flow[tuple[list[Row], WordIndex | None]]:
+        return (
+            yield from self._words.run(
+                operation.partition, lambda index: self._run_way(operation, query, index, exact=exact)
+            )
+        )
+
+    def _run_way(
+        self, operation: Search, query: ResolvedQuery, index: WordIndex | None, *, exact: bool
+    ) -> Flow[list[Row]]:
+        (rows,) = yield from self._compile.search(operation, query, exact=exact, index=index)
+        return rows  # type: ignore[no-any-return]  # a request's reply is typed by the request
+
+    def _explained(self, flow: Flow[T], query: ResolvedQuery | None = None) -> Flow[T]:
+        """Run *flow*; a column that is missing for a search by words is explained."""
+        try:
+            return (yield from flow)
         except StoreError as error:
             if error.code != "not_provisioned" or isinstance(query, VectorQuery):
                 raise
             cause = error.__cause__
-        else:
-            return rows  # type: ignore[no-any-return]  # a request's reply is typed by the request
         raise UnsupportedPredicateError(
-            "This store cannot be searched by words: it was provisioned by a version without lexical queries. "
-            "`vectoracl provision` adds them (it rewrites the table, and blocks reads and writes while it runs).",
+            "This store cannot be searched by words: it was provisioned by a version without lexical queries, or with "
+            "other settings of words. `vectoracl provision` adds what is missing (it rewrites the table, and blocks "
+            "reads and writes while it runs).",
             field="query",
         ) from cause
+
+    def ranking(self, partition: str, scope: Predicate) -> Flow[str]:
+        """Tell how a search by vector ranks the rows of *scope*, and why."""
+        if self._bits is None:
+            return "by HNSW in the tenant's own partition, else by comparing every vector: this store has no bits"
+        return (yield from self._bits.explain(self._compile, self.config, partition, scope))
+
+    def words(self, partition: str, scope: Predicate) -> Flow[str]:
+        """Tell how a search by words ranks the rows of *scope*, and why."""
+        if not self.config.lexical:
+            return "not at all: this store keeps no words (lexical = false)"
+        if self.config.words != "bm25":
+            return 'by ts_rank, over all rows of the tenant: words = "ts_rank" has no index'
+        return (yield from self._words.explain(partition, scope))
 
     def fetch(self, operation: Fetch) -> Flow[Rows]:
         """Return chunks by id."""
@@ -138,10 +234,61 @@ class PgvectorAdapter:
         replies = yield from self._compile.delete(operation)
         return int(replies[-1])
 
+    def relabel(self, operation: Relabel) -> Flow[int | None]:
+        """Write the labels of documents into their chunks, in one transaction."""
+        replies = yield from self._compile.relabel(operation)
+        return int(replies[-1])
+
+    def update_metadata(self, operation: UpdateMetadata) -> Flow[int]:
+        """Change the metadata of a document's chunks, in one transaction."""
+        replies = yield from self._compile.update_metadata(operation)
+        return int(replies[-1])
+
     def posture(self) -> Flow[Posture]:
         """Read role, row-level security, policies, partitions and possible bypasses, in one round trip."""
+        target = self._target()
+        replies = yield from Transaction(None, self._checks(target))
+        return self._judged(target, replies)
+
+    def fingerprint(self) -> Flow[str | None]:
+        """Return the fingerprint of everything that `posture` reads and judges by, in one round trip."""
+        target = self._target()
+        replies = yield from Transaction(None, self._marks(target), fingerprints.ORDERED)
+        return fingerprints.fingerprint(target, replies)
+
+    def fingerprinted_posture(self) -> Flow[tuple[Posture, str | None]]:
+        """Return the posture and the fingerprint of the state that it was read from, both in one snapshot.
+
+        What PostgreSQL's functions print (names, expressions) is of the moment at which they are called. A change
+        between the snapshot and that moment gives every later fingerprint another value. The posture has no script,
+        which is neither kept nor needed to serve.
+        """
+        target = self._target()
+        marks = self._marks(target)
+        replies = yield from Transaction(None, (*marks, *self._checks(target)), fingerprints.ORDERED, snapshot=True)
+        posture = self._judged(target, replies[len(marks) :], scripted=False)
+        return posture, fingerprints.fingerprint(target, replies[: len(marks)])
+
+    def _marks(self, target: postures.Target) -> tuple[Statement, ...]:
+        params = postures.parameters(target)
+        return tuple(
+            Statement(sql, params if "%(" in sql else (), binary=False, since=since)
+            for sql, since in fingerprints.STATEMENTS
+        )
+
+    def _checks(self, target: postures.Target) -> tuple[Statement, ...]:
+        return tuple(
+            Statement(sql, params or (), binary=False, since=SINCE.get(name, 0))
+            for name, sql, params in postures.queries(target)
+        )
+
+    def _judged(self, target: postures.Target, replies: Sequence[list[Row]], *, scripted: bool = True) -> Posture:
+        names = (name for name, _, _ in postures.queries(target))
+        return postures.judge(target, dict(zip(names, replies, strict=True)), scripted=scripted)
+
+    def _target(self) -> postures.Target:
         config = self.config
-        target = postures.Target(
+        return postures.Target(
             config.schema_name,
             config.table,
             config.columns.tenant,
@@ -150,13 +297,10 @@ class PgvectorAdapter:
             backup_roles=(config.owner_role, *config.backup_roles),
             accept=tuple(entry.plain() for entry in config.accept),
             vector_column=config.columns.vector,
+            words_column=config.columns.text if config.words == "bm25" else "",
+            words_options=tuple(f"{key}={value}" for key, value in word_index.options(config).items()),
+            bits_column=config.columns.bits if config.has_bits else "",
         )
-        queries = postures.queries(target)
-        statements = tuple(
-            Statement(sql, params or (), binary=False, since=SINCE.get(name, 0)) for name, sql, params in queries
-        )
-        replies = yield from Transaction(None, statements)
-        return postures.judge(target, {name: rows for (name, _, _), rows in zip(queries, replies, strict=True)})
 
     def unscoped(self, query: ResolvedQuery, k: int) -> Flow[Found]:
         """Rank over all tenants, for `hazmat`: needs the owner's connection."""

@@ -56,12 +56,17 @@ class Values(NamedTuple):
 
 
 class Compiler:
-    """Compiles predicates over one table. `prefix` precedes each column (in ON CONFLICT: the table's alias)."""
+    """Compiles predicates over one table. `prefix` precedes each column (in ON CONFLICT: the table's alias).
 
-    def __init__(self, names: Names, fields: Mapping[str, FieldType], prefix: str = "") -> None:
+    With `metadata` that SQL takes the place of the metadata column.
+    """
+
+    def __init__(
+        self, names: Names, fields: Mapping[str, FieldType], prefix: str = "", metadata: str | None = None
+    ) -> None:
         self._fields = fields
         c = names.c
-        self._metadata = prefix + c.metadata
+        self._metadata = prefix + c.metadata if metadata is None else metadata
         self._columns = {
             "@document": prefix + c.document,
             "@chunk": prefix + c.chunk,

@@ -16,7 +16,7 @@ from vectoracl_pgvector.names import Names
 
 # Option of ts_rank: divide by 1 + the logarithm of the chunk's length, so that length alone does not win.
 _BY_LENGTH = 1
-_QUERY = "(SELECT asked.query FROM asked)"
+QUERY = "(SELECT asked.query FROM asked)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,17 @@ class Near:
     params: tuple[Any, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Common table expressions, with their parameters; the last one is `scored`: the keys and the distance of rows.
+
+    The rows are permitted ones that hold a word, all of them or the best; see `compile_bm25`.
+    """
+
+    expressions: str
+    params: tuple[Any, ...]
+
+
 def query_cte(names: Names) -> str:
     """Return the CTE with the query as a tsquery: any of the lexemes of its one parameter, NULL if it has none.
 
@@ -77,18 +88,20 @@ def lexical(names: Names, text: str) -> Ranking:
 
 
 def _rank(names: Names) -> str:
-    return f"(- ts_rank({names.c.lexemes}, {_QUERY}, {_BY_LENGTH})::float8)"
+    return f"(- ts_rank({names.c.lexemes}, {QUERY}, {_BY_LENGTH})::float8)"
 
 
 def _holds(names: Names) -> str:
-    return f" AND {names.c.lexemes} @@ {_QUERY}"
+    return f" AND {names.c.lexemes} @@ {QUERY}"
 
 
-def hybrid(names: Names, text: str, near: Near, rows: Rows, *, depth: int | None) -> Ranking:
+def hybrid(
+    names: Names, text: str, near: Near, rows: Rows, *, depth: int | None, scored: Scored | None = None
+) -> Ranking:
     """Rank by reciprocal rank fusion (`queries.RRF_K`) of words and vector, in one statement and one snapshot.
 
     Each leg, and the outer query, has its own copy of the tenant's condition, scope and filter. A leg has at most
-    *depth* rows, or all if it is None.
+    *depth* rows, or all if it is None. With *scored*, those rows are the leg of the words.
     """
     c = names.c
     key = f"{c.document}, {c.generation}, {c.chunk}"
@@ -96,17 +109,21 @@ def hybrid(names: Names, text: str, near: Near, rows: Rows, *, depth: int | None
     most = () if depth is None else (depth,)
 
     def leg(name: str, distance: str, order: str, also: str) -> str:
-        return (
-            f"{name} AS (SELECT leg_document, leg_generation, leg_chunk, row_number() OVER "
-            "(ORDER BY leg_distance, leg_document, leg_generation, leg_chunk) AS place FROM ("
-            f"SELECT {c.document} AS leg_document, {c.generation} AS leg_generation, {c.chunk} AS leg_chunk, "
-            f"{distance} AS leg_distance FROM {names.table} WHERE {rows.where}{also} ORDER BY {order}{limit}) AS found)"
+        return _numbered(
+            name,
+            f"(SELECT {c.document} AS leg_document, {c.generation} AS leg_generation, {c.chunk} AS leg_chunk, "
+            f"{distance} AS leg_distance FROM {names.table} WHERE {rows.where}{also} ORDER BY {order}{limit}) AS found",
         )
 
-    legs = (
-        leg("near", near.distance, near.order, ""),
-        leg("lexical", _rank(names), f"leg_distance, {key}", _holds(names)),
-    )
+    lexical_params: tuple[Any, ...]
+    if scored is None:
+        first, first_params = query_cte(names), (text,)
+        lexical_leg = leg("lexical", _rank(names), f"leg_distance, {key}", _holds(names))
+        lexical_params = (*rows.params, *most)
+    else:
+        first, first_params = scored.expressions, scored.params
+        lexical_leg, lexical_params = _numbered("lexical", "scored"), ()
+    legs = (leg("near", near.distance, near.order, ""), lexical_leg)
     fused = (
         "fused AS (SELECT leg_document, leg_generation, leg_chunk, "
         f"(- sum(1::float8 / ({RRF_K} + place))) AS fused_distance "
@@ -117,7 +134,15 @@ def hybrid(names: Names, text: str, near: Near, rows: Rows, *, depth: int | None
     return Ranking(
         "fused_distance",
         f"{names.table}, fused",
-        before=f"WITH {query_cte(names)}, {', '.join(legs)}, {fused} ",
-        before_params=(text, *near.params, *rows.params, *ordered, *most, *rows.params, *most),
+        before=f"WITH {first}, {', '.join(legs)}, {fused} ",
+        before_params=(*first_params, *near.params, *rows.params, *ordered, *most, *lexical_params),
         also=f" AND ({key}) = (leg_document, leg_generation, leg_chunk)",
+    )
+
+
+def _numbered(name: str, source: str) -> str:
+    """Return the leg *name* with the place of each row of *source* in the order of its distance."""
+    return (
+        f"{name} AS (SELECT leg_document, leg_generation, leg_chunk, row_number() OVER "
+        f"(ORDER BY leg_distance, leg_document, leg_generation, leg_chunk) AS place FROM {source})"
     )

@@ -14,10 +14,16 @@ from vectoracl_pgvector.accepted import ACCEPTABLE, Accept
 # Names of compile.py's own columns, which queries use along with the table's, and PostgreSQL's system columns.
 _OURS = (
     frozenset({"distance", "best", "turn", "place", "fused_distance", "in_shared"})
-    | {f"leg_{name}" for name in ("document", "generation", "chunk", "distance")}
+    | {f"leg_{name}" for name in ("document", "generation", "chunk", "distance", "words", "lexemes", "permitted")}
     | {f"returned_{name}" for name in ("text", "metadata", "vector")}
+    | {f"near_{name}" for name in ("document", "generation", "chunk", "distance")}
     | {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 )
+_PROMOTE = 2000  # rows of a tenant that are compared one by one in about two milliseconds
+# From this dimension on, bits are faster than comparing every vector and miss almost nothing (docs/benchmarks.md).
+BITS_DIMENSION = 256
+# A row of the index with the longest ids that are accepted fits a page up to here.
+MAX_BITS_DIMENSION = 4000
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 
 
@@ -57,6 +63,8 @@ class Columns(Model):
     metadata: Identifier = "metadata"
     vector: Identifier = "embedding"
     lexemes: Identifier = "lexemes"
+    word_count: Identifier = "word_count"
+    bits: Identifier = "bits"
 
     @model_validator(mode="after")
     def _distinct(self) -> Columns:
@@ -126,13 +134,20 @@ class PgvectorConfig(Model):
     `dsn` is the runtime role's: no SUPERUSER, no BYPASSRLS, owns nothing. `owner_dsn` is needed to provision and to
     move tenants, never to serve. `dimension` is the number of dimensions of a vector; `type` is how it is stored.
     With `lexical` the store indexes the words of each text for lexical and hybrid queries, as parsed by `text_search`
-    (a text search configuration of the server, with its schema unless that is pg_catalog).
+    (a text search configuration of the server, with its schema unless that is pg_catalog). `words` is how they rank a
+    chunk: "ts_rank" by the chunk alone, "bm25" also by the rarity of each word in the tenant's texts, through an index
+    of pg_textsearch where the tenant has its own partition and the server that extension.
     `demote_stall` is the longest copying of a tenant's rows back to the shared partition, in seconds, during which all
     sessions wait; a longer demotion is refused. The locks and the commit around it are not included.
     `accept` lists findings of `vectoracl check` that do not lower the grade, each with its reason.
     `backup_roles` lists the roles, or patterns of them, that may dump or restore everything; `check` reports others.
     `extension_schema` is the schema of pgvector, detected by default.
+    `bits` keeps the sign of each number of a vector in an index, from which searches of more than `exact_rows` visible
+    chunks take their candidates: "auto" from 256 dimensions on, for cosine similarity only. In a tenant's own partition
+    the HNSW index takes over when more than `bits_rows` chunks, and a quarter of the tenant's, are visible.
     `ef_search` is the default effort of an HNSW search (1 to 1000); `pool_max` limits the connections of a process.
+    `prepare` prepares the statements of searches: "auto" on connections without a pooler, true also behind one that
+    supports them (PgBouncer 1.21 or later, with max_prepared_statements), false never.
     """
 
     dsn: Secret | None = None
@@ -152,10 +167,15 @@ class PgvectorConfig(Model):
     pool_min: int = Field(default=1, ge=0, le=1000)
     pool_max: int = Field(default=8, ge=1, le=1000)
     connect_timeout: float = Field(default=10.0, gt=0)
+    prepare: Literal["auto"] | bool = "auto"
     max_batch: int = Field(default=10_000, ge=1, le=100_000)
     lexical: bool = True
     text_search: TextSearch = "simple"
-    promote_rows: int = Field(default=2000, ge=1)
+    words: Literal["ts_rank", "bm25"] = "ts_rank"
+    bits: Literal["auto"] | bool = "auto"
+    exact_rows: int = Field(default=1500, ge=1, le=1_000_000)
+    bits_rows: int = Field(default=50_000, ge=1, le=10_000_000)
+    promote_rows: int | None = Field(default=None, ge=1)
     demote_stall: float = Field(default=2.0, gt=0, le=3600)
     adopt: AdoptColumns = AdoptColumns()
     accept: tuple[AcceptEntry, ...] = ()
@@ -166,7 +186,39 @@ class PgvectorConfig(Model):
             raise ValueError("give either dsn or embedded")
         if self.pool_min > self.pool_max:
             raise ValueError("pool_min is larger than pool_max")
+        if self.words == "bm25" and not self.lexical:
+            raise ValueError('words = "bm25" ranks by words, which lexical = false does not store')
         return self
+
+    @model_validator(mode="after")
+    def _bits_are_possible(self) -> PgvectorConfig:
+        if self.bits is True and self.metric != "cosine":
+            raise ValueError(
+                'bits = true needs metric = "cosine": the signs of a vector keep its direction, not its length'
+            )
+        if self.bits is True and self.dimension > MAX_BITS_DIMENSION:
+            raise ValueError(f"bits = true is possible up to {MAX_BITS_DIMENSION:,} dimensions")
+        return self
+
+    @property
+    def promotes_above(self) -> int:
+        """The number of rows above which `tenants list` advises a partition of the tenant's own."""
+        if self.promote_rows is not None:
+            return self.promote_rows
+        # Only a separate partition has an index of words.
+        return self.bits_rows if self.has_bits and self.words == "ts_rank" else _PROMOTE
+
+    @property
+    def demotes_below(self) -> int:
+        """The number of rows below which it advises the shared partition; the gap keeps tenants where they are."""
+        return min(self.promotes_above, _PROMOTE) // 2
+
+    @property
+    def has_bits(self) -> bool:
+        """Whether this store ranks by the signs of the vectors; see `bits`."""
+        if self.metric != "cosine" or self.dimension > MAX_BITS_DIMENSION:
+            return False
+        return self.dimension >= BITS_DIMENSION if self.bits == "auto" else self.bits
 
     @property
     def indexable(self) -> bool:

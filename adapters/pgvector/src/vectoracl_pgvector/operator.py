@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from vectoracl.adapter_api.contract import Adopted, Progress, TenantInfo
+from vectoracl.adapter_api.shares import Share
 from vectoracl.errors import ConfigError, VectorACLError, without_context
 from vectoracl.filters.field_types import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
@@ -21,12 +22,17 @@ from vectoracl_pgvector.connection.extension import Extension
 from vectoracl_pgvector.connection.failures import mapped
 from vectoracl_pgvector.connection.lock_waits import migrate
 from vectoracl_pgvector.connection.owner import connect, connect_owner, identity_of
-from vectoracl_pgvector.names import EXTENSION_SCHEMA, NO_JIT, SETTING, Names, literal, quote
+from vectoracl_pgvector.names import EXTENSION_SCHEMA, NO_JIT, Names, literal, quote
 from vectoracl_pgvector.posture import releases
-from vectoracl_pgvector.tiers import move, retype
+from vectoracl_pgvector.tenant_counts import tenant_counts
+from vectoracl_pgvector.tiers import move, retype, vacuum, word_indexes
 from vectoracl_pgvector.tiers.shadow_copy import marker
 
 _MOVING = "a move is in progress, and this tenant has an unfinished one: list again when it has ended"
+# Microseconds a chunk of a search by words without an index, and the milliseconds from which it is pointed out.
+_WORDS_COST = {"ts_rank": 7, "bm25": 20}
+_MUCH = 40
+_WORDS_ADVICE = 'words = "bm25" and the extension pg_textsearch index them (`vectoracl provision`)'
 _BROKEN_OFF = "a move was interrupted; promote completes it, and demote undoes it"
 
 
@@ -143,10 +149,32 @@ class PgOperator:
             if changed:
                 lines.append(f"the vectors now have the type {self._config.type}")
             lines += retype.build_indexes(connection, self._config, progress)
+            lines += word_indexes.build(connection, self._config, progress)
             lines.append(f"schema version {schema.VERSION} is in place: {self._names.table}")
             if adopt is not None:
                 lines += adoption.adopt(connection, self._config, self._fields, adopt, progress, adopted)
+            lines += vacuum.vacuum(connection, self._config, progress)
         return lines
+
+    @without_context
+    def survey(self, source: str, parts: Sequence[Share], *, progress: Progress | None = None) -> list[Share]:
+        """Check every row of the table *source*; return *parts* with their tenants. See `contract.ShareAdopter`."""
+        with self._owner() as connection:
+            return adoption.survey(connection, self._config, self._fields, source, parts, progress)
+
+    @without_context
+    def adopt_share(
+        self, source: str, share: Share, *, progress: Progress | None = None, adopted: Adopted | None = None
+    ) -> dict[str, int]:
+        """Copy the rows of *share* and compare them. See `contract.ShareAdopter`."""
+        with self._owner() as connection:
+            return adoption.adopt_share(connection, self._config, self._fields, source, share, progress, adopted)
+
+    @without_context
+    def adopt_end(self, source: str, tenants: Mapping[str, int]) -> list[str]:
+        """Do what is left after the last share. See `contract.ShareAdopter`."""
+        with self._owner() as connection:
+            return adoption.adopt_end(connection, self._config, self._fields, source, tenants)
 
     @without_context
     def _roles(self, dsn: str) -> list[str]:
@@ -223,7 +251,14 @@ class PgOperator:
         return [f"warning: pgvector is {version}: {one}. ALTER EXTENSION vector UPDATE" for one in holes]
 
     @without_context
-    def tenants(self) -> list[TenantInfo]:
+    def mark(self, registry: str | None) -> list[str]:
+        """Note which registry governs the table; None removes the note."""
+        with self._owner() as connection, self._exclusive(connection):
+            vector_column.mark(connection, self._config, registry)
+        return [f"{'marked' if registry else 'removed the mark of'} {self._names.table} as governed by the registry"]
+
+    @without_context
+    def tenants(self, *, progress: Progress | None = None) -> list[TenantInfo]:
         """List the tenants with their rows and tier; each is counted under its own scope, as the owner.
 
         A tenant that an interrupted move left unable to write can write again afterwards. A tenant with an unfinished
@@ -239,41 +274,73 @@ class PgOperator:
             markers, alive = move.unfinished(connection, self._config)
             if markers and not alive:  # the move may have died since the first check
                 move.release(connection, self._config)
+            counts, own = self._counts(connection, names, own, progress)
+            slow = own.keys() if self._config.words == "ts_rank" else word_indexes.unindexed(connection, self._config)
             for tenant in names:
-                with connection.transaction():
-                    connection.execute(
-                        "SELECT pg_catalog.set_config(%s, %s, true), pg_catalog.set_config(%s, %s, true)",
-                        (SETTING, tenant, *NO_JIT),
-                    )
-                    row = connection.execute(
-                        f"SELECT count(*) FROM {self._names.table} WHERE {self._names.c.tenant} = %s", (tenant,)
-                    ).fetchone()
-                rows = int(row[0]) if row else 0
-                tier = "own" if tenant in own else "shared"
+                rows, tier = counts[tenant], "own" if tenant in own else "shared"
                 if marker(self._config, tenant) not in markers:
-                    tenants.append(TenantInfo(tenant, rows, tier, self._advice(rows, tier)))
+                    note = self._words_note(rows) if tenant in slow else ""
+                    tenants.append(TenantInfo(tenant, rows, tier, self._advice(rows, tier), note=note))
                 else:
                     advice, note = ("", _MOVING) if alive else ("promote", _BROKEN_OFF)
                     tenants.append(TenantInfo(tenant, rows, tier, advice, note=note))
         return tenants
+
+    def _counts(
+        self,
+        connection: psycopg.Connection[Any],
+        names: list[str],
+        own: Mapping[str, str],
+        progress: Progress | None,
+    ) -> tuple[dict[str, int], dict[str, str]]:
+        """Return the number of rows of each tenant, and the tenants with their own partition at that time."""
+        # A partition that was created by hand for several tenants holds rows that are neither shared nor in `own`.
+        regular = move.number_of_partitions(connection, self._config) == len(own)
+        shared = set(names) - own.keys() if regular else set()
+        counts: dict[str, int] = {}
+        for tenant, rows in tenant_counts(connection, self._names, names, shared):
+            counts[tenant] = rows
+            if progress is not None:
+                progress("counting tenants", len(counts), len(names))
+        now = move.own_partitions(connection, self._config)
+        moved = [tenant for tenant in names if tenant in shared and tenant in now]
+        return counts | dict(tenant_counts(connection, self._names, moved)), now
 
     def _listed(self, connection: psycopg.Connection[Any]) -> list[str]:
         rows = connection.execute(f"SELECT tenant_id FROM {self._names.tenants} ORDER BY 1").fetchall()
         return [str(tenant) for (tenant,) in rows]
 
     def _advice(self, rows: int, tier: str) -> str:
-        """Advise a move past the threshold, with a gap so that no tenant moves back and forth."""
-        if tier == "shared" and rows > self._config.promote_rows:
+        """Advise a move past the threshold; see `PgvectorConfig.promotes_above`."""
+        if tier == "shared" and rows > self._config.promotes_above:
             return "promote"
-        if tier == "own" and rows < self._config.promote_rows // 2:
+        if tier == "own" and rows < self._config.demotes_below:
             return "demote"
         return ""
+
+    def _words_note(self, rows: int) -> str:
+        """Return what a search by words costs a tenant of *rows* chunks without an index of words, if it is much."""
+        milliseconds = rows * _WORDS_COST[self._config.words] / 1000
+        if not self._config.lexical or milliseconds < _MUCH:
+            return ""
+        return f"a search by words reads all {rows:,} chunks, about {milliseconds:,.0f} ms: {_WORDS_ADVICE}"
 
     @without_context
     def promote(self, tenant: str, *, progress: Progress | None = None) -> list[str]:
         """Move *tenant* to its own partition with an HNSW index, while reads and writes continue."""
         with self._unblocking_after_loss(), self._owner() as connection:
             return move.promote(connection, self._config, check_tenant(tenant), progress)
+
+    @property
+    def together(self) -> int:
+        """The number of tenants that `promote_together` takes at most."""
+        return move.TOGETHER
+
+    @without_context
+    def promote_together(self, tenants: Sequence[str], *, progress: Progress | None = None) -> list[str]:
+        """Move all of *tenants*, or none, each to its own partition, reading the shared partition once for all."""
+        with self._unblocking_after_loss(), self._owner() as connection:
+            return move.promote_together(connection, self._config, [check_tenant(one) for one in tenants], progress)
 
     @contextmanager
     def _unblocking_after_loss(self) -> Iterator[None]:

@@ -66,7 +66,18 @@ def vectoracl_open(config: PgvectorConfig, context: OpenContext) -> Opened:
 
         return places.places(port, Names.of(config))
 
-    return Opened(PgvectorAdapter(config, context.fields, extension), port, aport, operator, where.describe, places)
+    return Opened(
+        PgvectorAdapter(config, context.fields, extension),
+        port,
+        aport,
+        operator,
+        where.describe,
+        places,
+        # One for each connection. Those who wait in the pool would get them in the order of their calls, so that a
+        # tenant with many calls would make the others wait.
+        in_flight=config.pool_max if client is None else client.max_size or None,  # 0: a pool without a limit
+        in_flight_wait=config.connect_timeout,
+    )
 
 
 @hookimpl

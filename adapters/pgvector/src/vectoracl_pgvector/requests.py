@@ -36,15 +36,17 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Transaction(Request[tuple[Any, ...]]):
-    """BEGIN, transaction-local settings, the statements and COMMIT, in one pipeline, with one reply a statement.
+    """Transaction-local settings and the statements, as one transaction in one message, with one reply a statement.
 
-    `partition` is the tenant that the settings name; None only for statements that read the catalogs.
+    `partition` is the tenant that the settings name; None only for statements that read the catalogs. With `snapshot`
+    all statements, which must be reads, see the same state.
     """
 
     partition: str | None
     statements: tuple[Statement, ...]
     settings: tuple[tuple[str, str], ...] = ()
     read_only: bool = True
+    snapshot: bool = False
 
     @property
     def writes(self) -> bool:

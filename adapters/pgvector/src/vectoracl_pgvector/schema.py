@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vectoracl_pgvector import bits
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import EXTENSION_SCHEMA, SETTING, Names, literal, quote
+from vectoracl_pgvector.word_index import EXTENSION
 
 VERSION = 3
 COMMANDS = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -38,6 +40,8 @@ def roles(config: PgvectorConfig) -> Iterator[str]:
         yield f"CREATE SCHEMA IF NOT EXISTS {quote(extension_schema)};"
     yield f"CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA {quote(extension_schema)};"
     yield _use_extension(config, extension_schema)
+    if config.words == "bm25":
+        yield _textsearch(config, extension_schema)
     yield _become_owner(config)
     yield f"CREATE SCHEMA IF NOT EXISTS {quote(config.schema_name)} AUTHORIZATION {quote(config.owner_role)};"
 
@@ -108,6 +112,23 @@ def _use_extension(config: PgvectorConfig, extension_schema: str) -> str:
     )
 
 
+def _textsearch(config: PgvectorConfig, extension_schema: str) -> str:
+    """Return the statement that creates the extension for indexes of words where the server has loaded its library."""
+    roles = ", ".join(literal(role) for role in (config.owner_role, config.runtime_role))
+    return (
+        "DO $$ DECLARE there name; one name; BEGIN "
+        f"IF NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = '{EXTENSION}') THEN "
+        f"IF pg_catalog.current_setting('{EXTENSION}.library_version', true) IS NULL OR NOT EXISTS "
+        f"(SELECT FROM pg_catalog.pg_available_extensions WHERE name = '{EXTENSION}') THEN RETURN; END IF; "
+        f"CREATE EXTENSION {EXTENSION} WITH SCHEMA {quote(extension_schema)}; END IF; "
+        "SELECT space.nspname INTO there FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS space "
+        f"ON space.oid = e.extnamespace WHERE e.extname = '{EXTENSION}'; "
+        f"FOREACH one IN ARRAY ARRAY[{roles}]::name[] LOOP "
+        "IF NOT pg_catalog.has_schema_privilege(one, there, 'USAGE') THEN "
+        "EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', there, one); END IF; END LOOP; END $$;"
+    )
+
+
 def migrations(config: PgvectorConfig) -> Iterator[str]:
     """Yield the owner's statements, in order; each can be repeated."""
     names = Names.of(config)
@@ -151,6 +172,10 @@ def migrations(config: PgvectorConfig) -> Iterator[str]:
     yield f"ALTER TABLE {names.default} ALTER COLUMN {c.vector} SET STORAGE {_storage(config)};"
     if config.lexical:
         yield from _lexemes(config, names)
+    if config.words == "bm25":
+        yield from _word_count(config, names)
+    if config.has_bits:
+        yield from bits.migrations(config, names)
     yield from protection(config, names.table)
     yield from protection(config, names.default)
     yield _older_partitions(config, names)
@@ -203,6 +228,7 @@ def _retype(config: PgvectorConfig, names: Names) -> str:
         f"OR x.indrelid IN (SELECT link.inhrelid FROM pg_catalog.pg_inherits AS link WHERE link.inhparent = {table})) "
         "ORDER BY kind.relkind LOOP "
         "EXECUTE pg_catalog.format('DROP INDEX IF EXISTS %I.%I', one.nspname, one.relname); END LOOP; "
+        f"{bits.removal(config, names)} "
         f"ALTER TABLE {names.table} ALTER COLUMN {c.vector} TYPE {type_}({config.dimension}) USING {cast}; "
         "END IF; END $$;"
     )
@@ -228,6 +254,31 @@ def _lexemes(config: PgvectorConfig, names: Names) -> Iterator[str]:
         f"ALTER TABLE {names.table} ADD COLUMN IF NOT EXISTS {column} tsvector "
         f"GENERATED ALWAYS AS (pg_catalog.to_tsvector({names.text_search}, {names.c.text})) STORED;"
     )
+    yield f"COMMENT ON COLUMN {names.table}.{column} IS {comment};"
+
+
+_QUOTED = "'(?:[^']|'')*'"  # a word in the text form of a tsvector
+
+
+def _word_count(config: PgvectorConfig, names: Names) -> Iterator[str]:
+    """Yield the generated column with the number of words of each text, which BM25 compares with the average.
+
+    A generated column cannot use another one, so the text is parsed again. A word that occurs several times counts
+    each time: the positions are counted in the text form of a tsvector, without the quoted words themselves, in which
+    quotes are doubled.
+    """
+    column, comment = names.c.word_count, literal(f"words of vectoracl: {config.text_search}")
+    parsed = f"pg_catalog.to_tsvector({names.text_search}, {names.c.text})::pg_catalog.text"
+    positions = f"pg_catalog.regexp_replace({parsed}, {literal(_QUOTED)}, '', 'g')"
+    count = f"pg_catalog.cardinality(pg_catalog.string_to_array(pg_catalog.translate({positions}, ' ', ','), ','))"
+    yield (
+        "DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_catalog.pg_attribute WHERE attrelid = "
+        f"pg_catalog.to_regclass({literal(names.table)}) AND attname = {literal(config.columns.word_count)} "
+        "AND NOT attisdropped AND pg_catalog.starts_with(pg_catalog.col_description(attrelid, attnum), "
+        f"'words of vectoracl: ') AND pg_catalog.col_description(attrelid, attnum) <> {comment}) THEN "
+        f"ALTER TABLE {names.table} DROP COLUMN {column}; END IF; END $$;"
+    )
+    yield (f"ALTER TABLE {names.table} ADD COLUMN IF NOT EXISTS {column} integer GENERATED ALWAYS AS ({count}) STORED;")
     yield f"COMMENT ON COLUMN {names.table}.{column} IS {comment};"
 
 
@@ -346,10 +397,14 @@ def expected(config: PgvectorConfig) -> tuple[tuple[str, str, int | None], ...]:
         "metadata": "jsonb",
         "vector": config.type,
         "lexemes": "tsvector",
+        "word_count": "int4",
     }
     columns = config.columns.model_dump()
+    del columns["bits"]  # searches do without it
     if not config.lexical:
         del columns["lexemes"]
+    if config.words != "bm25":
+        del columns["word_count"]
     return tuple(
         (name, kinds.get(key, "text"), config.dimension if key == "vector" else None) for key, name in columns.items()
     )

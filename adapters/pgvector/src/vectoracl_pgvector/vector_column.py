@@ -35,7 +35,7 @@ def check_columns(connection: psycopg.Connection[Any], config: PgvectorConfig) -
     columns = {name: (kind, text) for name, kind, text in connection.execute(_COLUMNS, (table,)).fetchall()}
     if not columns:
         return
-    added = (config.columns.lexemes,)  # by `provision` itself
+    added = (config.columns.lexemes, config.columns.word_count)  # by `provision` itself
     wrong = []
     for name, needed, _ in expected(config):
         column = columns.get(name)
@@ -43,6 +43,9 @@ def check_columns(connection: psycopg.Connection[Any], config: PgvectorConfig) -
             wrong.append(f"has no column {name}")
         elif column is not None and needed not in ("vector", "halfvec") and not fits(column[0], needed):
             wrong.append(f"has the column {name} of type {column[1]}, and {needed} is needed")
+    bits = columns.get(config.columns.bits)
+    if config.has_bits and bits is not None and bits[1] != f"bit({config.dimension})":
+        wrong.append(f"has the column {config.columns.bits} of type {bits[1]}, which is not that of the bits")
     if wrong:
         raise RefusedError(
             f"The table {table} {'; it '.join(wrong)}. Correct the names under columns in the configuration, or name "
@@ -88,6 +91,18 @@ def keep(config: PgvectorConfig, embedder: str | None) -> Iterator[str]:
         f"EXECUTE pg_catalog.format({literal(f'COMMENT ON COLUMN {escaped(column)} IS %L')}, "
         f"pg_catalog.concat_ws(E'\\n', kept, {literal(line)})); END IF; END $vectoracl$;"
     )
+
+
+def mark(connection: psycopg.Connection[Any], config: PgvectorConfig, registry: str | None) -> None:
+    """Note in the column's comment which registry governs the table; None removes the note."""
+    names = Names.of(config)
+    row = connection.execute(_FOUND, (names.table, config.columns.vector)).fetchone()
+    if row is None:
+        raise RefusedError(
+            "The table to mark as governed does not exist. Run `vectoracl provision` first.", field="registry"
+        )
+    text = store_notes.marked(row[2], registry)
+    connection.execute(f"COMMENT ON COLUMN {names.table}.{names.c.vector} IS {literal(text)}")
 
 
 def escaped(text: str) -> str:

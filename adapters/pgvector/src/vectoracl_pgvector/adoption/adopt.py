@@ -9,42 +9,29 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import psycopg
 
 from vectoracl.adapter_api import adoption
 from vectoracl.adapter_api.adoption import PATH, PRODUCER, SHOWN, Findings, printable
-from vectoracl.adapter_api.chunk_validation import check_metadata, dump_metadata
+from vectoracl.adapter_api.chunk_validation import dump_metadata
 from vectoracl.adapter_api.contract import Adopted, Progress
-from vectoracl.errors import InvalidInputError, RefusedError
+from vectoracl.adapter_api.shares import Share, ShareCounter
+from vectoracl.errors import RefusedError
 from vectoracl.filters.field_types import FieldType
-from vectoracl.model.queries import check_vector
-from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Record
+from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Record
 from vectoracl_pgvector.adoption.source_mapping import HELPER, SCOPE, find
+from vectoracl_pgvector.adoption.source_rows import SourceRow, SourceRows, loaded, shown
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.binary import adapt
-from vectoracl_pgvector.names import EXTENSION_SCHEMA, Names, literal, quote
+from vectoracl_pgvector.names import Names, literal
 from vectoracl_pgvector.requests import VectorsParam, load_vector
 
 Connection = psycopg.Connection[Any]
-_BATCH = 1000
 _ORDER = ("tenant", "document", "generation", "chunk", "label", "rev", "expires", "producer", "path", "time",
           "position", "text", "metadata", "vector")  # fmt: skip
-
-
-class _Row(NamedTuple):
-    place: str
-    key: list[str]
-    tenant: str | None
-    document: str | None
-    chunk: str | None
-    text: str | None
-    metadata: str | None
-    extra: str | None
-    vector: bytes | None
 
 
 def plan(
@@ -96,8 +83,44 @@ def adopt(
     return _Adoption(connection, config, fields, source, progress).copy(adopted or Adopted())
 
 
+def survey(
+    connection: Connection,
+    config: PgvectorConfig,
+    fields: Mapping[str, FieldType],
+    source: str,
+    parts: Sequence[Share],
+    progress: Progress | None,
+) -> list[Share]:
+    """Check every row of *source* as `adopt` does; return *parts* with their tenants. Raises: RefusedError."""
+    return _Adoption(connection, config, fields, source, progress).survey(parts)
+
+
+def adopt_share(
+    connection: Connection,
+    config: PgvectorConfig,
+    fields: Mapping[str, FieldType],
+    source: str,
+    share: Share,
+    progress: Progress | None,
+    adopted: Adopted | None = None,
+) -> dict[str, int]:
+    """Copy and compare the rows of *share*; return the number of rows by tenant. Raises: as `adopt`."""
+    return _Adoption(connection, config, fields, source, progress, share).copy_share(adopted or Adopted())
+
+
+def adopt_end(
+    connection: Connection,
+    config: PgvectorConfig,
+    fields: Mapping[str, FieldType],
+    source: str,
+    tenants: Mapping[str, int],
+) -> list[str]:
+    """Do what is left after all shares: drop the policy that made the source readable; return advice, a line each."""
+    return _Adoption(connection, config, fields, source, None).finished(tenants)
+
+
 class _Adoption:
-    """The import of one table."""
+    """The import of one table; with *share* only of the rows in it."""
 
     def __init__(
         self,
@@ -106,7 +129,11 @@ class _Adoption:
         fields: Mapping[str, FieldType],
         source: str,
         progress: Progress | None,
+        share: Share | None = None,
     ) -> None:
+        self._share = share
+        self._counter: ShareCounter | None = None
+        self._counts: Counter[str] = Counter()  # rows that were compared, by tenant
         self._connection = connection
         self._config = config
         self._fields = fields
@@ -118,78 +145,7 @@ class _Adoption:
         self._checks = adoption.Checks(
             fields, config.dimension, config.metric, source=self._source.table, prefix=config.adopt.prefix
         )
-
-    # --- reading
-
-    def _read(self) -> Iterator[list[_Row]]:
-        """Yield all rows in batches, in physical order; no lock or snapshot is held between batches."""
-        source = self._source
-        oid = self._oid(source.vector_type)
-        for leaf in source.leaves:
-            after = "(0,0)"
-            while True:
-                cursor = self._connection.cursor(binary=True)
-                adapt(cursor, oid)
-                cursor.execute(
-                    f"SELECT {source.select()} FROM ONLY {leaf} AS source WHERE source.ctid > %s::tid "
-                    "ORDER BY source.ctid LIMIT %s",
-                    (after, _BATCH),
-                    prepare=False,
-                )
-                rows = [_Row(*row) for row in cursor.fetchall()]
-                if rows:
-                    yield rows
-                if len(rows) < _BATCH:
-                    break
-                after = rows[-1].place
-
-    def _oid(self, kind: str) -> int:
-        name = f"{quote(self._config.extension_schema or EXTENSION_SCHEMA)}.{quote(kind)}"
-        row = self._connection.execute(
-            "SELECT pg_catalog.to_regtype(%s)::pg_catalog.oid::int8", (name,), prepare=False
-        ).fetchone()
-        if row is None or row[0] is None:
-            raise RefusedError(f"The database has no type {name}. Set extension_schema to the schema of the extension.")
-        return int(row[0])
-
-    def _record(self, row: _Row) -> Record:
-        """Return *row* as a record that an upsert would accept. Raises: RefusedError with the reason."""
-        tenant = adoption.tenant_in(row.tenant)
-        if row.chunk is None or row.document is None:
-            raise RefusedError(f"No {'chunk id' if row.chunk is None else 'document'}.")
-        if row.vector is None:
-            raise RefusedError("No vector.")
-        metadata = check_metadata(self._metadata(row), self._fields)
-        text = adoption.text_at(row.text, self._source.text_keys)
-        vector = load_vector(row.vector, half=self._source.vector_type == "halfvec")
-        chunk = Chunk(row.chunk, row.document, text or "", vector, metadata=metadata)
-        record = self._checks.record(tenant, chunk)
-        if self._half:
-            with np.errstate(over="ignore"):
-                check_vector(
-                    vector.astype(np.float16).astype(np.float32),
-                    self._config.dimension,
-                    nonzero=self._config.metric == "cosine",
-                )
-        return record
-
-    def _metadata(self, row: _Row) -> dict[str, Any]:
-        """Merge the metadata and the other columns; keys with NULL or null are omitted."""
-        metadata = _load(row.metadata) if row.metadata is not None else {}
-        if metadata is None:
-            metadata = {}
-        if not isinstance(metadata, dict):
-            raise RefusedError("The metadata is not a JSON object.")
-        for part in (self._source.tenant, self._source.document):
-            if part is not None and part.key is not None and part.column == self._source.metadata:
-                metadata.pop(part.key, None)
-        if len(self._source.text_keys) == 1 and self._source.text == self._source.metadata:
-            metadata.pop(self._source.text_keys[0], None)
-        extra = {key: value for key, value in (_load(row.extra) or {}).items() if value is not None}
-        both = metadata.keys() & extra.keys()
-        if both:
-            raise RefusedError(f"The key {min(both)!r} is both a column and a metadata key: leave one out.")
-        return self._checks.metadata({**metadata, **extra})
+        self._rows = SourceRows(connection, config, fields, self._source, self._checks, share)
 
     # --- checking
 
@@ -198,19 +154,21 @@ class _Adoption:
         findings = Findings("row", ids="Keys")
         checked = 0
         total = self._estimate()
-        for rows in self._read():
+        for rows in self._rows.read():
             keys: dict[tuple[str, str, str], str] = {}
             groups: dict[str, list[Record]] = {}
             for row in rows:
-                key = _shown(row.key)
+                key = shown(row.key)
                 if row.tenant is not None:
                     findings.show(row.tenant, key)
                     findings.take(row.tenant)
                 try:
-                    record = self._record(row)
+                    record = self._rows.record(row)
                 except RefusedError as error:
                     findings.refuse(error.message, [key])
                 else:
+                    if self._counter is not None:
+                        self._counter.take(record.tag.tenant, record.tag.document)
                     keys[record.tag.tenant, record.tag.document, record.tag.chunk] = key
                     groups.setdefault(record.tag.tenant, []).append(record)
             for tenant, records in groups.items():
@@ -346,38 +304,65 @@ class _Adoption:
         findings = self._check_rows()
         findings.settle(adopted, f"{source} was not")
         total = sum(findings.tenants.values())
+        self._copy_rows(adopted, total)
+        self._verify(total)
+        lines = [findings.report(source, adopted, "keys, texts, metadata and vectors")]
+        lines += self._missing_in_source(findings)
+        lines += self._drop_helper()
+        return lines + self._large(findings.tenants)
+
+    def _copy_rows(self, adopted: Adopted, total: int) -> None:
         read = 0
-        for rows in self._read():
+        for rows in self._rows.read():
             new, changed = self._write(rows)
             read += len(rows)
             adopted.copied += new
             adopted.changed += changed
             adopted.there = read - adopted.copied - adopted.changed
             self._progress("copying", read, max(total, read))
+
+    def _large(self, tenants: Mapping[str, int]) -> list[str]:
+        large = sorted(tenant for tenant, count in tenants.items() if count > self._config.promotes_above)
+        if not large:
+            return []
+        return [f"large enough for their own partition (vectoracl tenants promote): {', '.join(map(ascii, large))}"]
+
+    # --- the copy in shares
+
+    def survey(self, parts: Sequence[Share]) -> list[Share]:
+        """Check every row; see `survey`."""
+        self._counter = ShareCounter(parts)
+        findings = self._check_rows()
+        findings.settle(Adopted(), f"{self._source.table} was not")
+        return self._counter.shares()
+
+    def copy_share(self, adopted: Adopted) -> dict[str, int]:
+        """Copy and compare the rows of the share; see `adopt_share`."""
+        assert self._share is not None
+        adopted.tenants = len(self._share.tenants)
+        total = sum(self._share.tenants.values())
+        self._copy_rows(adopted, total)
         self._verify(total)
-        lines = [findings.report(source, adopted, "keys, texts, metadata and vectors")]
-        lines += self._missing_in_source(findings)
-        lines += self._drop_helper()
-        large = sorted(tenant for tenant, count in findings.tenants.items() if count > self._config.promote_rows)
-        if large:
-            lines.append(
-                f"large enough for their own partition (vectoracl tenants promote): {', '.join(map(ascii, large))}"
-            )
-        return lines
+        return dict(self._counts)
 
-    def _groups(self, rows: Collection[_Row]) -> adoption.Groups:
-        return adoption.by_tenant(
-            rows, self._record, lambda row: _shown(row.key), self._source.table, "row with the key"
+    def finished(self, tenants: Mapping[str, int]) -> list[str]:
+        """Do what is left after all shares; see `adopt_end`."""
+        return [*self._drop_helper(), *self._large(tenants)]
+
+    def _groups(self, rows: Collection[SourceRow]) -> adoption.Groups:
+        groups = adoption.by_tenant(
+            rows, self._rows.record, lambda row: shown(row.key), self._source.table, "row with the key"
         )
+        return groups if self._share is None else adoption.in_share(groups, self._share, self._source.table)
 
-    def _write(self, rows: list[_Row]) -> tuple[int, int]:
+    def _write(self, rows: list[SourceRow]) -> tuple[int, int]:
         """Write one batch in one transaction, each tenant's rows under its own scope.
 
         Returns:
             The number of new rows, and the number of rows of an earlier import that were updated.
         """
         groups = self._groups(rows)
-        oid = self._oid(self._config.type)
+        oid = self._rows.oid(self._config.type)
         mine = [PATH, adoption.path_of(self._source.table)]
         new = changed = 0
         with self._connection.transaction():
@@ -411,7 +396,8 @@ class _Adoption:
     def _verify(self, total: int) -> None:
         """Compare every row's text, metadata and vector with its copy. Raises: StoreError."""
         self._matched.clear()
-        different, _ = adoption.compare(self._read(), self._groups, self._differing, self._progress, total)
+        self._counts.clear()
+        different, _ = adoption.compare(self._rows.read(), self._groups, self._differing, self._progress, total)
         if different:
             what = f"{sum(different.values())} rows"
             raise adoption.differs("pgvector", self._source.table, what, sorted(different))
@@ -421,7 +407,7 @@ class _Adoption:
         c = self._names.c
         with self._connection.transaction():
             cursor = self._connection.cursor(binary=True)
-            adapt(cursor, self._oid(self._config.type))
+            adapt(cursor, self._rows.oid(self._config.type))
             cursor.execute(SCOPE, (tenant,), prepare=False)
             cursor.execute(
                 f"SELECT {c.document}, {c.chunk}, {c.generation}, {c.path}, {c.text}, {c.metadata}::text, {c.vector} "
@@ -433,6 +419,7 @@ class _Adoption:
         replaced = {row[0] for row in rows if row[2] > 0}
         copies = {(row[0], row[1]): row[3:] for row in rows}
         mine = adoption.path_of(self._source.table)
+        self._counts[tenant] += len(records)
         here = [copies.get((record.tag.document, record.tag.chunk)) for record in records]
         self._matched[tenant] += sum(copy is not None and copy[0] == mine for copy in here)
         return sum(
@@ -448,7 +435,7 @@ class _Adoption:
         if not adoption.was_adopted(path, self._source.table):
             # Modified through the normal API since the import: not a difference.
             return not adoption.from_another(path, self._source.table)
-        if text != record.text or _load(metadata) != json.loads(dump_metadata(record.metadata)):
+        if text != record.text or loaded(metadata) != json.loads(dump_metadata(record.metadata)):
             return False
         ours = record.vector if not self._half else record.vector.astype(np.float16).astype(np.float32)
         return self._checks.alike(ours, load_vector(vector, half=self._half))
@@ -488,21 +475,3 @@ class _Adoption:
             yield f"now drop the policy that made the rows readable, as the owner of {table}: {statement};"
         else:
             yield f"removed the policy {HELPER} of {table}"
-
-
-def _shown(key: list[str]) -> str:
-    return ", ".join("NULL" if part is None else printable(part) for part in key)
-
-
-def _load(text: str | None) -> Any:
-    """Parse JSON. Raises: InvalidInputError for a number that would be rounded."""
-    return None if text is None else json.loads(text, parse_float=_float)
-
-
-def _float(text: str) -> float:
-    number = float(text)
-    if Decimal(repr(number)) != Decimal(text):
-        raise InvalidInputError(
-            "The metadata holds a number with more digits than a float can represent.", field="metadata"
-        )
-    return number

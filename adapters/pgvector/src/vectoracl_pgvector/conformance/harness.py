@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import psycopg
@@ -29,6 +29,7 @@ from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.evidence import SqlScope, Tap, Wire, sql_judge
 from vectoracl_conformance.evidence.protocols import postgres
 from vectoracl_conformance.harness import Engine, Harness, HarnessError, Mutant, Needs, Server, Store, Weakening
+from vectoracl_pgvector import word_index
 from vectoracl_pgvector.conformance.engine_counters import PgEngine, wait_alone
 from vectoracl_pgvector.requests import Statement, Transaction
 
@@ -36,8 +37,11 @@ _SETTINGS = {"track_functions": "all", "fsync": "off"}
 _SCOPE = SqlScope(
     {("vectoracl", "chunks"): "tenant_id", ("vectoracl", "chunks_tenants"): "tenant_id"},
     "vectoracl.tenant",
-    operators=frozenset(("public.<=>", "public.<#>", "public.<->")),
+    functions=frozenset(("public.binary_quantize",)),
+    operators=frozenset(("public.<=>", "public.<#>", "public.<->", "public.<~>")),
 )
+# So that tenants of a test's size are ranked by bits, and the large one of E3 through its HNSW index.
+_BITS = {"bits": True, "exact_rows": 8, "bits_rows": 1000}
 _TABLE = '"vectoracl"."chunks"'
 _VERSION = "pg_relation_filenode(tableoid)::int8, ctid::text, xmin::text"
 """The identity of one version of a row; a table that is rewritten has another file."""
@@ -45,9 +49,10 @@ _ROW = (
     "tenant_id, document, chunk_id, generation, label, rev, expires, producer, path, written_at, position, content, "
     "metadata::text, embedding::text"
 )
-_READ = re.compile(r'\bFROM "vectoracl"\."chunks"(?:, fused)? WHERE "tenant_id" = %s::text')
+_READ = re.compile(r'\bFROM "vectoracl"\."chunks"(?:, (?:fused|scored))? WHERE "tenant_id" = %s::text')
 _WRITE = re.compile(r'\bINSERT INTO "vectoracl"\."chunks"(?: AS old)? \([^()]*\) SELECT %s::text,')
 _KNOWN = re.compile(r'INSERT INTO "vectoracl"\."chunks_tenants" \(tenant_id\) VALUES \(%s::text\) ON CONFLICT DO ')
+_BOUND = 3  # the place of the partition's bound among the parameters of the statement that finds an index of words
 _LOCK = re.compile(r"SELECT pg_advisory_xact_lock(?:_shared)?\(hashtextextended\(%s::text, 0\)\)\Z")
 
 
@@ -61,6 +66,9 @@ def _census(columns: str, where: str = "true") -> str:
 
 class PgStore(Store):
     """One database, which is dropped at the end."""
+
+    settings: ClassVar[Mapping[str, Any]] = {}
+    """More settings of the store."""
 
     def __init__(self, needs: Needs, dsn: Callable[[str, str], str]) -> None:
         self._needs = needs
@@ -80,6 +88,10 @@ class PgStore(Store):
             "owner_dsn": dsn("owner", self._name),
             "dimension": needs.dimension,
             "metric": needs.metric,
+            # Sessions are compared by their volume, and one that finds a kept posture reads less than the first.
+            "keep_posture": False,
+            **(_BITS if needs.metric == "cosine" else {}),
+            **self.settings,
         }
         self.single = {**self.config, "pool_min": 1, "pool_max": 1}
         parts = [conninfo_to_dict(dsn(role, self._name)) for role in ("runtime", "owner")]
@@ -279,6 +291,8 @@ def _scoped(statement: Statement, tenant: str) -> bool:
         return False
     if _KNOWN.match(text):
         return params == (tenant,)
+    if text == word_index.FIND:
+        return bool(params[_BOUND] == word_index.bound(tenant))
     if _LOCK.match(text):
         return len(params) == 1 and str(params[0]).endswith(f":{tenant}")
     read, written = list(_READ.finditer(text)), list(_WRITE.finditer(text))

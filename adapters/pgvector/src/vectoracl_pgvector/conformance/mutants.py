@@ -20,10 +20,11 @@ from vectoracl_conformance.wrappers.adapter_wrapper import AdapterWrapper, wrapp
 from vectoracl_pgvector.requests import Statement, Transaction
 
 _SEARCH = re.compile(
-    r'(SELECT .* FROM )\((SELECT .* FROM "vectoracl"\."chunks") WHERE "tenant_id" = %s::text '
-    r"ORDER BY (.*) LIMIT %s\) AS best\Z"
+    r'(SELECT .* FROM "vectoracl"\."chunks") WHERE "tenant_id" = %s::text AND ctid = ANY\(ARRAY\('
+    r'SELECT ctid FROM "vectoracl"\."chunks" WHERE "tenant_id" = %s::text ORDER BY (.*) LIMIT %s\)\)\Z'
 )
 _ALL = 100_000
+_ITERATIVE = "hnsw.iterative_scan"
 _TENANT = 1  # the index of the tenant column in a row
 
 
@@ -45,6 +46,13 @@ _OPEN = _run(
 class Rewritten(AdapterWrapper):
     """Sends a search's statement in another form; the posture hides it."""
 
+    def __init__(self, inner: Any, store: Store) -> None:
+        super().__init__(inner, store)
+        inner.rank_by_bits(possible=self.bits)
+
+    bits = False
+    """Whether searches by vector are ranked by bits; without them the statement has the shorter form."""
+
     def posture(self) -> Flow[Posture]:
         """Hide the change."""
         yield from self.inner.posture()
@@ -59,7 +67,8 @@ class Rewritten(AdapterWrapper):
             try:
                 request = flow.send(self.reply(operation, reply))
             except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
+                found: Found = stop.value
+                return found
 
     def rewritten(self, request: Transaction) -> Transaction:
         """Return the request with its first statement in the other form."""
@@ -67,11 +76,10 @@ class Rewritten(AdapterWrapper):
         match = _SEARCH.match(statement.sql)
         if match is None or not isinstance(statement.params, tuple):
             return request
-        vector, tenant, *ordered, k = statement.params
-        outer, head, order = match.groups()
-        subquery = self.statement(head, order, vector, tenant, tuple(ordered), k)
-        sql = f"{outer}({subquery.sql}) AS best"
-        return replace(request, statements=(replace(statement, sql=sql, params=subquery.params),))
+        vector, tenant, _, *ordered, k = statement.params
+        head, order = match.groups()
+        other = self.statement(head, order, vector, tenant, tuple(ordered), k)
+        return replace(request, statements=(replace(statement, sql=other.sql, params=other.params),))
 
     def statement(self, head: str, order: str, vector: Any, tenant: Any, ordered: tuple[Any, ...], k: Any) -> Statement:
         """Return the other form."""
@@ -214,6 +222,55 @@ class LegByPolicy(Rewritten):
         return replace(request, statements=(_without(statement, 1),))
 
 
+class BitsRewritten(Rewritten):
+    """The statement that ranks by bits lacks the tenant's condition at one occurrence."""
+
+    bits = True
+    occurrence = 0
+    """Counted from 0: of the visible rows, of the candidates, of the rows that are returned, of the exact ranking."""
+
+    def rewritten(self, request: Transaction) -> Transaction:
+        """Omit the condition from the statement that the server chooses by."""
+        (statement,) = request.statements
+        if not statement.sql.startswith("WITH part AS"):
+            return request
+        return replace(request, statements=(_without(statement, self.occurrence),))
+
+
+class CountsEveryone(BitsRewritten):
+    """The rows of all tenants decide how one tenant's are ranked: only row-level security makes it correct."""
+
+
+class BitsOfEveryone(BitsRewritten):
+    """The candidates are the nearest of all tenants: only row-level security makes it correct."""
+
+    occurrence = 1
+
+
+class CandidatesBeforeTheFilter(Rewritten):
+    """Takes candidates among all of the tenant's rows, and applies scope and filter after the LIMIT."""
+
+    bits = True
+    _near = re.compile(
+        r'( FROM "vectoracl"\."chunks" WHERE )("tenant_id" = %s::text)( AND (?:(?! FROM ).)*)?'
+        r"( ORDER BY near_distance LIMIT %s\))"
+    )
+
+    def rewritten(self, request: Transaction) -> Transaction:
+        """Omit scope and filter from the ranking by bits, which keeps as many candidates as there are hits."""
+        (statement,) = request.statements
+        match = self._near.search(statement.sql)
+        if match is None or not isinstance(statement.params, tuple):
+            return request
+        start = statement.sql[: match.start(3)].count("%s") if match[3] else 0
+        params = list(statement.params)
+        if match[3]:
+            del params[start : start + match[3].count("%s")]
+        sql = statement.sql[: match.start()] + match[1] + match[2] + match[4] + statement.sql[match.end() :]
+        params[sql[: sql.index("near_distance LIMIT %s")].count("%s")] = params[-1]
+        return replace(request, statements=(replace(statement, sql=sql, params=tuple(params)),))
+
+
 class PolicyAlone(Rewritten):
     """Relies on row-level security: the statement has no tenant condition."""
 
@@ -230,6 +287,25 @@ class PolicyAlone(Rewritten):
         return Statement(f"{head} ORDER BY {order} LIMIT %s", (vector, *ordered, k))
 
 
+class TrustsThePlan(Rewritten):
+    """Searches once, however many rows the plan's index gives: right where each plan is made for its own tenant."""
+
+    def search(self, operation: Search) -> Flow[Found]:
+        """Search once, without an iterative scan."""
+        flow = self.inner.search(operation)
+        request: Any = next(flow)
+        reply = yield replace(request, settings=tuple(one for one in request.settings if one[0] != _ITERATIVE))
+        while True:
+            try:
+                flow.send(reply)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+
+
+# Keeps one plan of each statement, for all tenants.
+GENERIC_PLANS = ("plan_cache_mode", "force_generic_plan")
+
+
 class LooksAway(AdapterWrapper):
     """Hides, in its own posture, the change that was made to the store, and reports everything else."""
 
@@ -241,10 +317,25 @@ class LooksAway(AdapterWrapper):
         return replace(report, grade=grade, findings=findings)
 
 
+class LooksAwayFromTheIndex(LooksAway):
+    """The same where searches are not ranked by bits, which no index of vectors that tenants share could serve."""
+
+    def __init__(self, inner: Any, store: Store) -> None:
+        super().__init__(inner, store)
+        inner.rank_by_bits(possible=False)
+
+
 # Make the runtime role's plans use the index, as the planner would in a larger table.
 _SHARED_INDEX = _run(
     "CREATE INDEX kit_shared ON vectoracl.chunks_default USING hnsw (embedding public.vector_cosine_ops)",
     "DO $$ BEGIN EXECUTE format('ALTER ROLE vectoracl_runtime IN DATABASE %I SET enable_sort = off', "
+    "current_database()); END $$",
+)
+# An index that all tenants share, and costs at which it suits a tenant with many rows and misses those of a small one.
+MISLEADING_INDEX = _run(
+    "CREATE INDEX kit_shared ON vectoracl.chunks_default USING hnsw (embedding public.vector_cosine_ops)",
+    "ANALYZE vectoracl.chunks_default",
+    "DO $$ BEGIN EXECUTE format('ALTER ROLE vectoracl_runtime IN DATABASE %I SET cpu_operator_cost = 1', "
     "current_database()); END $$",
 )
 # Row-level security alone makes the results correct, but the policy's function reads every partition.
@@ -289,12 +380,15 @@ MUTANTS = (
     ),
     Mutant("words of everyone", "the words' search has no tenant and no policy", "R13", wrapped(WordsUnscoped), _OPEN),
     Mutant("one leg by policy", "a leg of the fusion relies on the policies", "E2s", wrapped(LegByPolicy)),
+    Mutant("bits by policy", "the ranking by bits relies on the policies", "E2s", wrapped(BitsOfEveryone)),
+    Mutant("bits of everyone", "the ranking by bits has no tenant and no policy", "R3", wrapped(BitsOfEveryone), _OPEN),
+    Mutant("everyone decides", "the rows of all tenants are counted", "E2s", wrapped(CountsEveryone)),
     Mutant("unscoped leg", "a leg of the fusion ranks everyone", "R3", wrapped(LegByPolicy), _OPEN),
     Mutant(
         "an index that tenants share",
         "the server ranks everyone's rows inside one HNSW index, uncounted by its functions",
         "E3",
-        wrapped(LooksAway),
+        wrapped(LooksAwayFromTheIndex),
         _SHARED_INDEX,
     ),
     Mutant(
@@ -303,6 +397,14 @@ MUTANTS = (
         "E3",
         wrapped(LooksAway),
         _READING_POLICY,
+    ),
+    Mutant(
+        "a plan for everyone",
+        "a prepared statement keeps one plan for all tenants",
+        "S5",
+        wrapped(TrustsThePlan),
+        MISLEADING_INDEX,
+        patches=(("vectoracl_pgvector.connection.session", "CUSTOM_PLANS", lambda _: GENERIC_PLANS),),
     ),
     Mutant("filter after LIMIT", "the server ranks everyone, then filters", "E3", wrapped(FilterAfterLimit), _OPEN),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import time
 from collections.abc import Generator, Iterator
@@ -14,6 +15,8 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 # Seconds after the server's own time limit before the connection is closed.
 GRACE = 2.0
+
+_returning: set[asyncio.Future[None]] = set()  # asyncio itself keeps no reference to a task
 
 
 class HungUpError(psycopg.OperationalError):
@@ -114,9 +117,21 @@ async def aborrow(pool: AsyncConnectionPool[Any], timeout: float) -> AsyncConnec
             if alive(connection):
                 return connection  # type: ignore[no-any-return]  # the pool's type names no connection
         except BaseException:
-            await pool.putconn(connection)
+            await give_back(pool, connection)
             raise
-        await pool.putconn(connection)
+        await give_back(pool, connection)
+
+
+async def give_back(pool: AsyncConnectionPool[Any], connection: AsyncConnection[Any]) -> None:
+    """Return *connection* to *pool*, which is completed even if the caller is cancelled.
+
+    The pool waits for its lock to take a connection back. It counts a connection whose return is cancelled there as
+    being in use for ever, until none is left.
+    """
+    returning = asyncio.ensure_future(pool.putconn(connection))
+    _returning.add(returning)
+    returning.add_done_callback(_returning.discard)
+    await asyncio.shield(returning)
 
 
 def recover(connection: Connection[Any]) -> None:

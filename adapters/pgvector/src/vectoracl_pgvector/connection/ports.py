@@ -4,14 +4,15 @@ A port receives a frozen `Transaction` (settings and statements, from `compile`)
 
 1. Check the process. Connections are never used across a fork.
 2. Borrow a live connection from the pool (`liveness`), within the time that the request has left.
-3. Send `BEGIN`, the settings, every statement and `COMMIT` behind one Sync, and read all results (`wire`).
+3. Send the settings and every statement behind one Sync, and read all results (`wire`): writes, and whatever has
+   several statements, between `BEGIN` and `COMMIT`, a single read without them (`single_read`).
 4. Return the connection. After an error, roll back first; a connection that cannot roll back is closed.
 
 Isolation between users of one connection rests on three rules:
 
 - Settings, the tenant's scope among them, are local to the transaction. Nothing stays on the connection: not for the
   next user of the pool, not behind PgBouncer in transaction mode, not after an error or a cancellation.
-- Nothing is prepared, so no plan outlives the tenant that it was made for.
+- A statement may stay prepared on a connection of ours, its plan never: each execution makes one for its own tenant.
 - A pool of the application's is left as it was: autocommit is restored, and our types are adapted for one request only.
 
 The first contact finds the extension's schema and checks that the server, or the pooler in front of it, allows
@@ -40,8 +41,9 @@ from vectoracl_pgvector.connection.binary import adapt
 from vectoracl_pgvector.connection.connect_failures import connect_failed, refusal
 from vectoracl_pgvector.connection.extension import Extension
 from vectoracl_pgvector.connection.failures import interrupted, mapped, no_connection, refused_pooler
-from vectoracl_pgvector.connection.liveness import aborrow, arecover, borrow, limited, recover
+from vectoracl_pgvector.connection.liveness import aborrow, arecover, borrow, give_back, limited, recover
 from vectoracl_pgvector.connection.owner import connect_owner
+from vectoracl_pgvector.connection.session import Preparing, attach
 from vectoracl_pgvector.connection.wire import BEGIN, apipeline, pipeline
 from vectoracl_pgvector.names import SAFE_PATH, Names
 from vectoracl_pgvector.requests import RankAll, Statement, Transaction
@@ -84,6 +86,9 @@ class _Settings:
         self.pid = os.getpid()
         self.parallel = config.pool_max
         self.refusal: StoreError | None = None
+        self.preparing = Preparing(config.prepare)
+        self.own = True
+        self._noted = 0
 
     def wait(self, timeout: float | None) -> float:
         """Return the number of seconds to wait for a connection."""
@@ -99,13 +104,18 @@ class _Settings:
             before: The pool's count of failed connects when the request began.
             writes: Whether the request could write.
         """
-        if isinstance(error, PoolTimeout) and pool is not None and connect_errors(pool) > before:
+        if isinstance(error, PoolTimeout) and self.connect_errors(pool) > before:
             return no_connection(self.refusal)
         return mapped(error, debug=self.debug, writes=writes)
 
     def note(self, dsn: str, error: psycopg.Error) -> None:
         """Record why the pool could not connect; its own error is only that no connection came in time."""
         self.refusal = refusal(dsn, error)
+        self._noted += 1
+
+    def connect_errors(self, pool: Pool | None) -> int:
+        """Return the number of failed connects of *pool*; those of a pool of ours are counted here, which is faster."""
+        return self._noted if self.own or pool is None else connect_errors(pool)
 
     def check_process(self) -> None:
         if os.getpid() != self.pid:
@@ -127,7 +137,7 @@ class PgPort(_Settings):
     ) -> None:
         super().__init__(config, extension, debug=debug)
         self._owner = owner
-        self._own = pool is None
+        self.own = pool is None
         self._pool = pool if pool is not None else self._open(source())
 
     def _open(self, dsn: str) -> ConnectionPool[Any]:
@@ -142,7 +152,7 @@ class PgPort(_Settings):
             failed = connect_failed(dsn, error, debug=self.debug)
         if failed is not None:
             raise failed
-        note = self.note
+        note, preparing = self.note, self.preparing
 
         class RecordingConnection(Connection[Any]):
             """A pool connection that records why it could not be established."""
@@ -150,7 +160,7 @@ class PgPort(_Settings):
             @classmethod
             def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
                 try:
-                    return super().connect(conninfo, **kwargs)
+                    return attach(super().connect(conninfo, **kwargs), preparing)
                 except psycopg.Error as error:
                     note(dsn, error)
                     raise
@@ -188,7 +198,7 @@ class PgPort(_Settings):
     def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*; see `pipeline`."""
         self.check_process()
-        before = connect_errors(self._pool)
+        before = self.connect_errors(self._pool)
         try:
             if isinstance(request, RankAll):
                 return rank_all(self._owner(), self, request, timeout)
@@ -206,7 +216,7 @@ class PgPort(_Settings):
         pool = self._pool
         connection = borrow(pool, self.wait(timeout))
         try:
-            if self._own:
+            if self.own:
                 return pipeline(connection, request, _remaining(until))
             with limited(connection, _remaining(until)):
                 return self._perform_on_borrowed(connection, request, _remaining(until))
@@ -237,7 +247,7 @@ class PgPort(_Settings):
 
     def close(self) -> None:
         """Close the pool, unless it is the application's."""
-        if self._own and os.getpid() == self.pid:
+        if self.own and os.getpid() == self.pid:
             self._pool.close()
 
 
@@ -257,7 +267,7 @@ class AsyncPgPort(_Settings):
         super().__init__(config, extension, debug=debug)
         self._source = source
         self._owner = owner
-        self._own = pool is None
+        self.own = pool is None
         self._pool = pool
         self._opening = asyncio.Lock()
 
@@ -285,7 +295,7 @@ class AsyncPgPort(_Settings):
         async def configure(connection: AsyncConnection[Any]) -> None:
             adapt(connection, self.oid)
 
-        note = self.note
+        note, preparing = self.note, self.preparing
 
         class RecordingConnection(AsyncConnection[Any]):
             """A pool connection that records why it could not be established."""
@@ -293,7 +303,7 @@ class AsyncPgPort(_Settings):
             @classmethod
             async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
                 try:
-                    return await super().connect(conninfo, **kwargs)
+                    return attach(await super().connect(conninfo, **kwargs), preparing)
                 except psycopg.Error as error:
                     note(dsn, error)
                     raise
@@ -335,7 +345,7 @@ class AsyncPgPort(_Settings):
     async def execute(self, request: Any, timeout: float | None) -> Any:
         """Perform *request*; see `apipeline`."""
         self.check_process()
-        before = 0 if self._pool is None else connect_errors(self._pool)
+        before = self.connect_errors(self._pool)
         try:
             pool = await self._opened()
             if isinstance(request, RankAll):
@@ -351,7 +361,7 @@ class AsyncPgPort(_Settings):
         until = None if timeout is None else time.monotonic() + timeout
         connection = await aborrow(pool, self.wait(timeout))
         try:
-            if self._own:
+            if self.own:
                 return await apipeline(connection, request, _remaining(until))
             with limited(connection, _remaining(until)):
                 return await self._perform_on_borrowed(connection, request, _remaining(until))
@@ -360,7 +370,7 @@ class AsyncPgPort(_Settings):
                 await arecover(connection)
             raise
         finally:
-            await pool.putconn(connection)
+            await give_back(pool, connection)
 
     async def _perform_on_borrowed(
         self,
@@ -384,7 +394,7 @@ class AsyncPgPort(_Settings):
 
     async def close(self) -> None:
         """Close the pool, unless it is the application's."""
-        if self._own and self._pool is not None and os.getpid() == self.pid:
+        if self.own and self._pool is not None and os.getpid() == self.pid:
             await self._pool.close()
 
 

@@ -24,15 +24,15 @@ from vectoracl_pgvector.posture.snapshot import Target
 from vectoracl_pgvector.posture.sql import DISCOVER, SAFE_PATH, STATEMENTS
 from vectoracl_pgvector.posture.tenant_field import TenantField, candidates, parse
 
-__all__ = ["Target", "adiscover", "aread_posture", "discover", "judge", "queries", "read_posture"]
+__all__ = ["Target", "adiscover", "aread_posture", "discover", "judge", "parameters", "queries", "read_posture"]
 
 _Statement = tuple[str, str, dict[str, Any] | None]
 _Rows = dict[str, list[tuple[Any, ...]]]
 
 
-def queries(target: Target) -> tuple[_Statement, ...]:
-    """Return every statement as (name, SQL, parameters); the first has to run in the same transaction as the others."""
-    params = {
+def parameters(target: Target) -> dict[str, Any]:
+    """Return the parameters of the statements, by name."""
+    return {
         "schema": target.schema,
         "table": target.table,
         "tenant": target.tenant_column if target.tenant.key is None else "",
@@ -40,7 +40,13 @@ def queries(target: Target) -> tuple[_Statement, ...]:
         "setting": target.setting,
         "role": target.runtime_role,
         "vector": target.vector_column,
+        "bits": target.bits_column,
     }
+
+
+def queries(target: Target) -> tuple[_Statement, ...]:
+    """Return every statement as (name, SQL, parameters); the first has to run in the same transaction as the others."""
+    params = parameters(target)
     return tuple((name, sql, params if "%(" in sql else None) for name, sql in STATEMENTS)
 
 

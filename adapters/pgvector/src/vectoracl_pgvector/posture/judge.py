@@ -11,6 +11,7 @@ from vectoracl.adapter_api.posture import Finding, Posture
 from vectoracl_pgvector.accepted import split_accepted
 from vectoracl_pgvector.posture import releases
 from vectoracl_pgvector.posture.backups import backups
+from vectoracl_pgvector.posture.bits import bits
 from vectoracl_pgvector.posture.bypasses import (
     called_code,
     copies,
@@ -41,14 +42,16 @@ from vectoracl_pgvector.posture.table import (
     planning,
     tenant_column,
 )
+from vectoracl_pgvector.posture.words import words
 
 
-def judge(target: Target, rows: Mapping[str, list[tuple[Any, ...]]]) -> Posture:
+def judge(target: Target, rows: Mapping[str, list[tuple[Any, ...]]], *, scripted: bool = True) -> Posture:
     """Judge the rows of `queries(target)`.
 
     Args:
         target: The table.
         rows: The rows of each statement, by name. A missing statement counts as refused.
+        scripted: Whether to write the script that secures the table, which only reports need.
 
     Returns:
         The grade, the findings, facts, and the script that secures the table.
@@ -63,10 +66,17 @@ def judge(target: Target, rows: Mapping[str, list[tuple[Any, ...]]]) -> Posture:
     ]  # fmt: skip
     findings = tuple(sorted(remaining, key=lambda f: (f.rule.id, f.subject, f.message)))
     (comment,) = (snapshot.rows.get("notes") or [(None,)])[0]
-    embedder = store_notes.embedder_of(store_notes.read(comment))
+    notes = store_notes.read(comment)
     accepted_reasons = tuple((finding, entry.reason) for finding, entry in accepted)
+    cures = script(snapshot, findings) if scripted else ()
     posture = Posture(
-        _grade(snapshot, findings), findings, _facts(snapshot), script(snapshot, findings), embedder, accepted_reasons
+        _grade(snapshot, findings),
+        findings,
+        _facts(snapshot),
+        cures,
+        store_notes.embedder_of(notes),
+        accepted_reasons,
+        store_notes.registry_of(notes),
     )
     facts = tuple((f"accepted {number}", text) for number, text in enumerate(posture.acceptances, 1))
     return replace(posture, facts=posture.facts + facts)
@@ -100,7 +110,7 @@ def _all(snapshot: Snapshot) -> Iterator[Finding]:
         )  # fmt: skip
     for topic in (
         row_security, policies, grants, tenant_column, expected_columns, keys, foreign_keys, views, functions,
-        called_code, copies, related, indexes, catalog, planning, moves,
+        called_code, copies, related, indexes, bits, words, catalog, planning, moves,
     ):  # fmt: skip
         yield from topic(snapshot)
 
@@ -108,10 +118,11 @@ def _all(snapshot: Snapshot) -> Iterator[Finding]:
 def _grade(snapshot: Snapshot, findings: Iterable[Finding]) -> str:
     if snapshot.table is None or snapshot.server is None or any(f.rule.lowers for f in findings):
         return "none"
+    # Thousands of partitions have few different policies, each as one object.
+    policies = {id(p): p for relation in snapshot.relations for p in snapshot.policies[relation.oid]}
     bounds = [
         side
-        for relation in snapshot.relations
-        for policy in snapshot.policies[relation.oid]
+        for policy in policies.values()
         if policy.applies and policy.permissive
         for side in (snapshot.bound(policy.using, policy), snapshot.bound(policy.check, policy))
         if side is not None and side.binding is not Binding.NEVER

@@ -8,6 +8,7 @@ finding, unless a small proof holds for it (`function_proofs`) or an extension o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from vectoracl.adapter_api.posture import Finding
@@ -122,7 +123,9 @@ class Walk:
         table = snapshot.table
         return (
             table is not None
-            and (function.schema, function.name) == (snapshot.target.schema, f"{snapshot.target.table}_moving")
+            and function.schema == snapshot.target.schema
+            and re.fullmatch(rf"{re.escape(snapshot.target.table)}_moving(?:_[1-9]\d?)?", function.name, re.ASCII)
+            is not None
             and self.graph.name(function.owner) == table.owner
             and not usable(function.executors, self.graph.runtime)
             and function_proofs.pinned_to_system(function.settings)

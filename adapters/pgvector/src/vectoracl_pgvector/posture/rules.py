@@ -236,6 +236,11 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
      "Before 0.8.2 a parallel HNSW build could disclose other relations' memory (CVE-2026-3172); 0.8.3 and 0.8.4 "
      "repair HNSW indexes that vacuum damaged; before 0.8.0 there are no iterative scans, so that a search "
      "behind a policy returns too few rows."),
+    ("PG094", "pg_textsearch is out of date", _W, False,
+     "Before 1.1.0 the weights of words are wrong after a vacuum; before 1.2.0 a ranking by the index can miss a row "
+     "that belongs to the best ones; before 1.3.1 a search next to writers can miss a row; before 1.4.0 any role that "
+     "may run SQL can name any index and compute a score with its statistics: it sees how many chunks of another "
+     "tenant contain a word. vectoracl only names the tenant's."),
     # --- related tables and side channels
     ("PG100", "A related table has the tenant column and no row-level security", _W, False,
      "The table is in the same schema, has the same tenant column and is granted to the role: documents, labels or "
@@ -275,6 +280,18 @@ _TABLE: Final[tuple[tuple[str, str, Severity, bool, str], ...]] = (
     ("PG115", "The precision of the vectors differs from the configuration", _W, False,
      "Vectors are cast between single and half precision when they are written and read. Nothing fails, but unlike in "
      "the configuration, stored vectors are rounded, or take twice the space."),
+    ("PG116", "The index of bits is not usable", _W, False,
+     "Tenants of more than `exact_rows` chunks are searched by comparing every vector or through the HNSW index: more "
+     "slowly, or with hits missing among hidden rows. Isolation does not depend on the index."),
+    ("PG117", "The visibility map of a partition is empty", _N, False,
+     "After a bulk load only VACUUM, which autovacuum runs by itself after a while, lets a search by bits read its "
+     "index alone. Until then these tenants are searched as without the index."),
+    ("PG118", "Words of a large tenant have no usable index", _W, False,
+     "Lexical and hybrid queries read all chunks of the tenant. They are right, but take 5 to 20 µs a chunk, where an "
+     "index takes about a millisecond."),
+    ("PG119", "An index of words holds many tenants", _W, False,
+     "Its statistics are those of all tenants' texts, so the scores of SQL that uses it reveal how common a word is in "
+     "other tenants' chunks. vectoracl never uses such an index."),
     # --- moves between tiers
     ("PG120", "A move of a tenant was interrupted", _W, False,
      "The process that moved a tenant has ended. Nothing is lost: the tenant is served from its old partition, and the "

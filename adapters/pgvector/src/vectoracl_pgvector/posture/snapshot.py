@@ -44,6 +44,10 @@ class Target:
     # Roles, or patterns of them, that may dump or restore everything; None without a configuration.
     backup_roles: tuple[str, ...] | None = field(default=None, compare=False)
     vector_column: str = field(default="", compare=False)
+    # The column of indexes of words and their options; empty if the configuration needs none.
+    words_column: str = field(default="", compare=False)
+    words_options: tuple[str, ...] = field(default=(), compare=False)
+    bits_column: str = field(default="", compare=False)  # empty where the configuration has no bits
 
     @property
     def tenant(self) -> TenantField:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Final
 
 from vectoracl_pgvector.names import CONSTRAINT, UNFINISHED
-from vectoracl_pgvector.posture import reach_sql
+from vectoracl_pgvector.posture import reach_sql, words
 from vectoracl_pgvector.posture import sql_fragments as parts
 from vectoracl_pgvector.posture.backups import POWERFUL
+from vectoracl_pgvector.posture.bits import BITS
 from vectoracl_pgvector.posture.sql_table import (
     ALL_COLUMNS,
     CODE,
@@ -219,7 +220,7 @@ SELECT n.nspname::text, c.relname::text,
                                  AND d.deptype = 'e' AND e.extname = 'vector'))
  ORDER BY 1, 2"""
 
-# Without just-in-time compilation, which would take seconds here (`wire.settings_of`).
+# Without just-in-time compilation, which would take seconds here (`settings.settings_of`).
 SAFE_PATH: Final = (
     "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), "
     "pg_catalog.set_config('jit', 'off', true)"
@@ -270,6 +271,8 @@ STATEMENTS: Final[tuple[tuple[str, str], ...]] = (
     ("related", RELATED),
     ("large_objects", LARGE_OBJECTS),
     ("moves", MOVES),
+    ("bits", BITS),
     ("powerful", POWERFUL),
+    ("word_indexes", words.INDEXES),
     *reach_sql.STATEMENTS,
 )

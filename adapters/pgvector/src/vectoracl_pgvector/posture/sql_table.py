@@ -14,7 +14,8 @@ RELATIONS: Final = (
 SELECT c.oid::bigint, tree.place, n.nspname::text, c.relname::text, c.relkind::text, c.relrowsecurity,
        c.relforcerowsecurity, pg_catalog.pg_get_userbyid(c.relowner)::text, c.relispartition,
        coalesce(c.relpartbound::text ~ ':strategy l :is_default false ' AND c.relpartbound::text !~ '[{]CONST.*[{]CONST'
-                AND c.relpartbound::text ~ ':constisnull false', false), pg_catalog.pg_get_partkeydef(c.oid),
+                AND c.relpartbound::text ~ ':constisnull false', false),
+       CASE WHEN c.relkind = 'p' THEN pg_catalog.pg_get_partkeydef(c.oid) END,
        pn.nspname::text, p.relname::text
   FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN LATERAL (SELECT h.inhparent FROM pg_catalog.pg_inherits h
@@ -25,7 +26,8 @@ SELECT c.oid::bigint, tree.place, n.nspname::text, c.relname::text, c.relkind::t
 
 # One row for each policy that several relations have in common: thousands of partitions have few different texts. The
 # output of `pg_get_expr` depends on the expression tree, on the names of the relation's columns and, for a whole row,
-# on the relation. Before version 17 the tree also contains the position of each part in its statement.
+# on the relation. Before version 17 the tree also contains the position of each part in its statement. The key is one
+# text, of which the planner expects few and so hashes: sorting megabytes of equal texts takes several times longer.
 POLICIES: Final = (
     parts.REACH
     + parts.TREE
@@ -36,22 +38,25 @@ POLICIES: Final = (
               FROM pg_catalog.pg_attribute a
              WHERE a.attnum > 0 AND (a.attrelid IN (SELECT oid FROM tree) OR a.attrelid IN (SELECT oid FROM related))
              GROUP BY a.attrelid),
-  keyed AS (SELECT p.oid, p.polrelid, pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.concat_ws(' ',
-                     pg_catalog.octet_length(p.polname::text), p.polname, p.polpermissive, p.polcmd, p.polroles,
-                     shape.names, CASE WHEN x.whole > 0 THEN p.polrelid END, x.size, x.trees), 'UTF8')) AS key
+  keyed AS (SELECT p.oid, p.polrelid, pg_catalog.concat(x.using IS NULL, x.checked IS NULL,
+                   pg_catalog.octet_length(p.polname::text), ' ', p.polname, p.polpermissive, p.polcmd, p.polroles,
+                   shape.names, ' ', CASE WHEN pg_catalog.strpos(x.using, ':varattno 0 ') > 0
+                                            OR pg_catalog.strpos(x.checked, ':varattno 0 ') > 0 THEN p.polrelid END,
+                   ' ', pg_catalog.octet_length(x.using), ' ', x.using, x.checked) AS key
               FROM pg_catalog.pg_policy p LEFT JOIN shape ON shape.attrelid = p.polrelid
-             CROSS JOIN LATERAL (SELECT t.size, t.trees, pg_catalog.strpos(t.trees, ':varattno 0 ') AS whole
-                                   FROM (SELECT (p.polqual IS NULL)::text || (p.polwithcheck IS NULL) AS size,
-                                                CASE WHEN pg_catalog.current_setting('server_version_num')::integer
-                                                          >= 170000 THEN pg_catalog.concat_ws(' ', p.polqual,
-                                                p.polwithcheck) ELSE pg_catalog.regexp_replace(pg_catalog.concat_ws(' ',
-                                                p.polqual, p.polwithcheck), ':location -?[0-9]+', '', 'g') END AS trees
-                                           OFFSET 0) t
+             CROSS JOIN LATERAL (SELECT CASE WHEN n.number >= 170000 THEN p.polqual::text
+                                    ELSE pg_catalog.regexp_replace(p.polqual::text, ':location -?[0-9]+', '', 'g')
+                                    END AS using,
+                                        CASE WHEN n.number >= 170000 THEN p.polwithcheck::text
+                                    ELSE pg_catalog.regexp_replace(p.polwithcheck::text, ':location -?[0-9]+', '', 'g')
+                                    END AS checked
+                                   FROM (SELECT pg_catalog.current_setting('server_version_num')::integer AS number) n
                                  OFFSET 0) x
-             WHERE p.polrelid IN (SELECT oid FROM tree) OR p.polrelid IN (SELECT oid FROM related)),
-  alike AS (SELECT pg_catalog.min(oid) AS one, pg_catalog.array_agg(polrelid::bigint ORDER BY polrelid) AS relations
+             WHERE p.polrelid IN (SELECT oid FROM tree) OR p.polrelid IN (SELECT oid FROM related)
+            OFFSET 0),
+  alike AS (SELECT pg_catalog.min(oid) AS one, pg_catalog.array_agg(polrelid::bigint) AS relations
               FROM keyed GROUP BY key)
-SELECT alike.relations, p.polname::text, p.polpermissive, p.polcmd::text,
+SELECT ARRAY(SELECT pg_catalog.unnest(alike.relations) ORDER BY 1), p.polname::text, p.polpermissive, p.polcmd::text,
        pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
        ARRAY(SELECT CASE WHEN o = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(o)::text END
                FROM pg_catalog.unnest(p.polroles) o ORDER BY 1),
@@ -126,6 +131,7 @@ SELECT pg_catalog.col_description(a.attrelid, a.attnum)
  WHERE a.attname = %(vector)s AND NOT a.attisdropped AND a.attnum > 0"""
 )
 
+# Definitions are printed of unique and exclusion indexes alone, whose columns are judged.
 INDEXES: Final = (
     parts.REACH
     + parts.TREE
@@ -134,16 +140,16 @@ SELECT i.indrelid::bigint, n.nspname::text, c.relname::text, am.amname::text, i.
        ARRAY(SELECT coalesce(a.attname::text, '') FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k(num, pos)
                LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num AND k.num > 0
               WHERE k.pos <= i.indnkeyatts ORDER BY k.pos),
-       (SELECT o.conname::text FROM pg_catalog.pg_constraint o
-         WHERE o.conindid = i.indexrelid AND o.conrelid = i.indrelid AND o.contype IN ('p', 'u', 'x') LIMIT 1),
-       (SELECT o.contype::text FROM pg_catalog.pg_constraint o
-         WHERE o.conindid = i.indexrelid AND o.conrelid = i.indrelid AND o.contype IN ('p', 'u', 'x') LIMIT 1),
+       o.conname::text, o.contype::text,
        pg_catalog.pg_get_expr(i.indpred, i.indrelid), c.relkind::text,
        (SELECT pn.nspname::text || '.' || p.relname::text FROM pg_catalog.pg_inherits h
           JOIN pg_catalog.pg_class p ON p.oid = h.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
          WHERE h.inhrelid = c.oid),
-       pg_catalog.pg_get_indexdef(i.indexrelid)
+       CASE WHEN i.indisunique OR i.indisexclusion THEN pg_catalog.pg_get_indexdef(i.indexrelid) ELSE '' END
   FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+  LEFT JOIN LATERAL (SELECT k.conname, k.contype FROM pg_catalog.pg_constraint k
+                      WHERE (i.indisunique OR i.indisexclusion) AND k.conindid = i.indexrelid
+                        AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x') LIMIT 1) o ON true
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_am am ON am.oid = c.relam
  WHERE i.indrelid IN (SELECT oid FROM tree WHERE place <> 'parent')
    AND (am.amname IN ('hnsw', 'ivfflat') OR NOT c.relispartition) ORDER BY 1, 2, 3"""

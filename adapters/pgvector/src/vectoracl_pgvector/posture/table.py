@@ -9,7 +9,7 @@ from typing import Final
 from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector.posture.fix_sql import advice, columns, ident, literal, role
 from vectoracl_pgvector.posture.policy_expressions import Binding, bind, settings_in
-from vectoracl_pgvector.posture.rows import Column, ForeignKey, Index, Relation
+from vectoracl_pgvector.posture.rows import Column, ForeignKey, Grant, Index, Relation
 from vectoracl_pgvector.posture.snapshot import Snapshot, grantee_name, joined, make_finding, name_of
 from vectoracl_pgvector.posture.tenant_field import JSON_KINDS
 from vectoracl_pgvector.schema import fits
@@ -48,9 +48,9 @@ def grants(snapshot: Snapshot) -> Iterator[Finding]:
                 "PG055", at, f"{grantee_name(grant.grantee)} may grant {grant.privilege} on {at} to others.",
                 f"REVOKE GRANT OPTION FOR {what} ON TABLE {sql} FROM {role(grant.grantee)} CASCADE;",
             )  # fmt: skip
-        if relation.position == "child":
+        if relation.position == "child" and not _for_words(snapshot, relation, grant):
             on_child[grant.oid, grant.grantee].add(grant.privilege)
-        elif grant.grantee is None:
+        elif relation.position != "child" and grant.grantee is None:
             public[grant.oid].add(grant.privilege)
     for (oid, grantee), privileges in on_child.items():
         relation = relations_by_oid[oid]
@@ -65,6 +65,12 @@ def grants(snapshot: Snapshot) -> Iterator[Finding]:
             "PG054", name_of(relation), f"PUBLIC is granted {joined(privileges)} on {name_of(relation)}.",
             f"REVOKE ALL ON TABLE {ident(relation.schema, relation.name)} FROM PUBLIC;",
         )  # fmt: skip
+
+
+def _for_words(snapshot: Snapshot, relation: Relation, grant: Grant) -> bool:
+    """Return whether this is the grant that a score of an index of words needs, under forced row-level security."""
+    needed = bool(grant.column) and (grant.column, grant.privilege) == (snapshot.target.words_column, "SELECT")
+    return needed and grant.grantee == snapshot.role and not grant.grantable and relation.rls and relation.forced
 
 
 def tenant_column(snapshot: Snapshot) -> Iterator[Finding]:
@@ -266,7 +272,7 @@ def indexes(snapshot: Snapshot) -> Iterator[Finding]:
     roots: dict[str, list[str]] = defaultdict(list)
     for index in snapshot.read("indexes", Index):
         relation = relations_by_oid[index.oid]
-        if index.method not in ("hnsw", "ivfflat") or index.kind == "I" or _one_tenant(snapshot, relation):
+        if index.method not in ("hnsw", "ivfflat") or index.kind == "I" or one_tenant(snapshot, relation):
             continue
         partial = bind(index.predicate, snapshot.tenant)
         if partial is not None and partial.binding is Binding.FIXED:
@@ -298,7 +304,7 @@ def planning(snapshot: Snapshot) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _one_tenant(snapshot: Snapshot, relation: Relation) -> bool:
+def one_tenant(snapshot: Snapshot, relation: Relation) -> bool:
     """Return whether *relation* is a LIST partition by the tenant column for exactly one value."""
     parent = next(
         (r for r in snapshot.relations if (r.schema, r.name) == (relation.parent_schema, relation.parent_name)), None
@@ -308,7 +314,7 @@ def _one_tenant(snapshot: Snapshot, relation: Relation) -> bool:
     key = parent.partition_key.replace('"', "")
     if relation.one_value and snapshot.tenant.key is None and key == f"LIST ({snapshot.tenant.column})":
         return True
-    return _one_tenant(snapshot, parent)
+    return one_tenant(snapshot, parent)
 
 
 def catalog(snapshot: Snapshot) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from vectoracl.adapter_api.contract import Progress
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import CONSTRAINT, NO_JIT, SETTING, quote
-from vectoracl_pgvector.tiers.shadow_copy import TRIGGERS, ShadowCopy, marker_prefix
+from vectoracl_pgvector.tiers.shadow_copy import TOGETHER, TRIGGERS, ShadowCopy, marker_prefix, numbered
 
 Connection = psycopg.Connection[Any]
 
@@ -52,6 +52,7 @@ class Mover:
         progress: Progress | None,
         timeouts: MoveTimeouts,
         step: Callable[[str], None] | None,
+        number: int = 0,
     ) -> None:
         self._connection = connection
         self._config = config
@@ -59,7 +60,7 @@ class Mover:
         self._progress = progress or (lambda *_: None)
         self._timeouts = timeouts
         self._step = step or (lambda _: None)
-        self._shadow = ShadowCopy(config, tenant)
+        self._shadow = ShadowCopy(config, tenant, number)
         self._names = self._shadow.names
         self._space = f"vectoracl:{config.schema_name}.{config.table}"
 
@@ -146,7 +147,9 @@ class Mover:
         """
         key = self._move_lock_key
         if not self._fetch_value("SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (key,)):
-            raise RefusedError("Another move is in progress on this table; try again when it has ended.")
+            raise RefusedError(
+                "Another move is in progress on this table; try again when it has ended.", code="move_in_progress"
+            )
         try:
             listed = f"SELECT true FROM {self._names.tenants} WHERE tenant_id = %s"
             if must_exist and self._fetch_value(listed, (self._tenant,)) is None:
@@ -207,12 +210,15 @@ class Mover:
         self.unblock()
         self._run(f"DROP TABLE IF EXISTS {shadow.barrier}")
         copies = self._copies()
-        triggers = self._fetch_value(
-            "SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = pg_catalog.to_regclass(%s) "
-            "AND tgname = ANY(%s) AND tgenabled IN ('O', 'A')",
-            (names.default, list(TRIGGERS)),
+        enabled = dict(
+            self._run(
+                "SELECT tgname, tgenabled IN ('O', 'A') FROM pg_catalog.pg_trigger "
+                "WHERE tgrelid = pg_catalog.to_regclass(%s) AND tgname = ANY(%s)",
+                (names.default, [numbered(name, number) for name in TRIGGERS for number in range(TOGETHER + 1)]),
+            ).fetchall()
         )
-        reusable = keep and triggers == len(TRIGGERS) and [row[1] for row in copies] == [shadow.marker]
+        synced = enabled == dict.fromkeys(shadow.triggers, True)
+        reusable = keep and synced and [row[1] for row in copies] == [shadow.marker]
         if reusable:  # a copy that is older than a change of the columns cannot be attached
             differing_columns = self._fetch_value(
                 "SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass(%s) "
@@ -223,8 +229,10 @@ class Mover:
             )
             reusable = not differing_columns
         if not reusable:
-            if triggers:
-                self._run_with_short_lock(shadow.remove)
+            numbers = [n for n in range(TOGETHER + 1) if any(numbered(name, n) in enabled for name in TRIGGERS)]
+            if numbers:
+                of_each = [ShadowCopy(self._config, self._tenant, number) for number in numbers]
+                self._run_with_short_lock(lambda: (sql for one in of_each for sql in one.remove()))
             for name, comment in copies:
                 self._run(f"DROP TABLE {names.schema}.{quote(name)}")
                 whose = "" if comment == shadow.marker else " of another tenant"
@@ -234,7 +242,7 @@ class Mover:
     # --- shared by both directions
 
     @contextmanager
-    def _writers_paused(self) -> Iterator[None]:
+    def writers_paused(self) -> Iterator[None]:
         """Pause the tenant's writers, across several transactions."""
         with self._transaction(self._timeouts.lock * 5):
             self._run(

@@ -25,18 +25,32 @@ it cannot go through a pooler in transaction mode.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from vectoracl.adapter_api.contract import Progress
 from vectoracl.errors import RefusedError
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.tiers.base import MOVE_TIMEOUTS, Connection, Mover, MoveTimeouts
 from vectoracl_pgvector.tiers.demotion import Demotion
-from vectoracl_pgvector.tiers.partitions import own_partitions
+from vectoracl_pgvector.tiers.joint_promotion import JointPromotion
+from vectoracl_pgvector.tiers.partitions import number_of_partitions, own_partitions
 from vectoracl_pgvector.tiers.promotion import Promotion
 from vectoracl_pgvector.tiers.removal import Removal
+from vectoracl_pgvector.tiers.shadow_copy import TOGETHER
 
-__all__ = ["MOVE_TIMEOUTS", "MoveTimeouts", "demote", "own_partitions", "promote", "release", "remove", "unfinished"]
+__all__ = [
+    "MOVE_TIMEOUTS",
+    "TOGETHER",
+    "MoveTimeouts",
+    "demote",
+    "number_of_partitions",
+    "own_partitions",
+    "promote",
+    "promote_together",
+    "release",
+    "remove",
+    "unfinished",
+]
 
 
 def promote(
@@ -68,6 +82,30 @@ def promote(
     """
     move = Promotion(connection, config, tenant, progress, timeouts, step)
     with move.holding_move_lock():
+        return move.promote()
+
+
+def promote_together(
+    connection: Connection,
+    config: PgvectorConfig,
+    tenants: Sequence[str],
+    progress: Progress | None = None,
+    *,
+    timeouts: MoveTimeouts = MOVE_TIMEOUTS,
+    step: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Move *tenants*, at most `TOGETHER`, each to its own partition, reading the shared partition once.
+
+    All of them are moved or none; see `joint_promotion`.
+
+    Raises:
+        RefusedError: As in `promote`; also if one of them has its own partition already.
+        StoreError: A copy differs from the original.
+    """
+    if not 1 <= len(tenants) <= TOGETHER:
+        raise RefusedError(f"From 1 to {TOGETHER} tenants can be moved together, not {len(tenants)}.")
+    move = JointPromotion(connection, config, tenants, progress, timeouts, step)
+    with move.holding_move_lock(must_exist=False):
         return move.promote()
 
 

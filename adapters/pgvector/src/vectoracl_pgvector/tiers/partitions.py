@@ -34,3 +34,15 @@ def own_partitions(connection: psycopg.Connection[Any], config: PgvectorConfig) 
             tenant = match[1].replace("''", "'")
             partitions[tenant if conforming == "on" else tenant.replace("\\\\", "\\")] = f"{quote(space)}.{quote(name)}"
     return partitions
+
+
+def number_of_partitions(connection: psycopg.Connection[Any], config: PgvectorConfig) -> int:
+    """Return the number of the table's partitions besides the shared one."""
+    names = Names.of(config)
+    row = connection.execute(
+        "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = pg_catalog.to_regclass(%s) "
+        "AND inhrelid IS DISTINCT FROM pg_catalog.to_regclass(%s)::oid",
+        (names.table, names.default),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -32,7 +32,7 @@ class Removal(Mover):
         while True:
             self._wait_until_idle(deadline)
             try:
-                with self._writers_paused():
+                with self.writers_paused():
                     return [*lines, *self._delete_everything()]
             except LockNotAvailable:
                 pause = self._back_off(pause, deadline)

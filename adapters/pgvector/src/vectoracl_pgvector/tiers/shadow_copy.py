@@ -9,7 +9,7 @@ that are caught up last are invisible to an older REPEATABLE READ snapshot.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import PgvectorConfig
@@ -18,18 +18,21 @@ from vectoracl_pgvector.names import CONSTRAINT, UNFINISHED, Names, literal, quo
 # The move's own DELETE must not reach the copy. Any role could set the setting alone, so the role is checked too.
 MOVING = "vectoracl.moving"
 TRIGGERS = ("vectoracl_moving_write", "vectoracl_moving_delete")
+TOGETHER = 20
+"""The number of tenants that can be moved together; each has its own triggers and function, with its number."""
 
 
 class ShadowCopy:
-    """The names and statements of one tenant's copy."""
+    """The names and statements of one tenant's copy; *number* is 0, or from 1 if several tenants move together."""
 
-    def __init__(self, config: PgvectorConfig, tenant: str) -> None:
+    def __init__(self, config: PgvectorConfig, tenant: str, number: int = 0) -> None:
         self._config = config
         self.names = names = Names.of(config)
         self.tenant = tenant
         self.copy = names.partition(tenant)
         self.index = names.partition_name(tenant) + "_hnsw"
-        self.function = f"{names.schema}.{quote(config.table + '_moving')}"
+        self.function = f"{names.schema}.{quote(function_name(config.table, number))}"
+        self.triggers = tuple(numbered(name, number) for name in TRIGGERS)
         self.barrier = f"{names.schema}.{quote(config.table + '_barrier')}"
         c = names.c
         self.key = (c.document, c.generation, c.chunk)
@@ -38,6 +41,11 @@ class ShadowCopy:
 
     def create(self) -> Iterator[str]:
         """Yield the statements that create the copy, closed before its first row, and the triggers: one transaction."""
+        yield from self.create_table()
+        yield from self.create_triggers()
+
+    def create_table(self) -> Iterator[str]:
+        """Yield the statements that create the copy: one transaction."""
         names, c = self.names, self.names.c
         yield f"CREATE TABLE {self.copy} (LIKE {names.table} INCLUDING ALL)"
         yield from schema.protection(self._config, self.copy)
@@ -48,9 +56,13 @@ class ShadowCopy:
             f"CHECK ({c.tenant} IS NOT NULL AND {c.tenant} = {literal(self.tenant)})"
         )
         yield f"COMMENT ON TABLE {self.copy} IS {literal(self.marker)}"
+
+    def create_triggers(self) -> Iterator[str]:
+        """Yield the statements that keep the copy in sync from now on."""
+        names, c = self.names, self.names.c
         yield self._function()
         yield f"REVOKE ALL ON FUNCTION {self.function}() FROM PUBLIC"
-        for name, when, row in zip(TRIGGERS, ("INSERT OR UPDATE", "DELETE"), ("NEW", "OLD"), strict=True):
+        for name, when, row in zip(self.triggers, ("INSERT OR UPDATE", "DELETE"), ("NEW", "OLD"), strict=True):
             yield (
                 f"CREATE TRIGGER {name} AFTER {when} ON {names.default} FOR EACH ROW WHEN ("
                 f"{row}.{c.tenant} = {literal(self.tenant)} AND NOT (current_user = "
@@ -94,7 +106,7 @@ class ShadowCopy:
 
     def remove(self) -> Iterator[str]:
         """Yield the statements that remove the triggers, if they exist."""
-        for name in TRIGGERS:
+        for name in self.triggers:
             yield f"DROP TRIGGER IF EXISTS {name} ON {self.names.default}"
         yield f"DROP FUNCTION IF EXISTS {self.function}()"
 
@@ -131,28 +143,38 @@ class ShadowCopy:
             f"OR {original} OPERATOR(pg_catalog.*<>) {duplicate}"
         )
 
-    def forbid(self) -> str:
-        """Return the constraint that keeps the tenant out of the shared partition.
-
-        Once it is valid, ATTACH need not read that partition.
-        """
-        c = self.names.c
-        return (
-            f"ALTER TABLE ONLY {self.names.default} ADD CONSTRAINT {CONSTRAINT} "
-            f"CHECK ({c.tenant} <> {literal(self.tenant)}) NOT VALID"
-        )
-
     def allow(self) -> str:
         """Return the statement that undoes `forbid`."""
         return f"ALTER TABLE ONLY {self.names.default} DROP CONSTRAINT IF EXISTS {CONSTRAINT}"
 
-    def attach(self) -> Iterator[str]:
-        """Yield the switch itself and the statements that remove every trace of the move."""
-        yield (f"ALTER TABLE {self.names.table} ATTACH PARTITION {self.copy} FOR VALUES IN ({literal(self.tenant)})")
-        yield from self.remove()
-        yield self.allow()
+    def attach(self) -> str:
+        """Return the switch itself."""
+        return f"ALTER TABLE {self.names.table} ATTACH PARTITION {self.copy} FOR VALUES IN ({literal(self.tenant)})"
+
+    def forget(self) -> Iterator[str]:
+        """Yield the statements that remove every trace of the move from the attached copy."""
         yield f"ALTER TABLE {self.copy} DROP CONSTRAINT {CONSTRAINT}"
         yield f"COMMENT ON TABLE {self.copy} IS NULL"
+
+
+def forbid(config: PgvectorConfig, tenants: Iterable[str]) -> str:
+    """Return the constraint that keeps *tenants* out of the shared partition.
+
+    Once it is valid, ATTACH need not read that partition for any of them.
+    """
+    names = Names.of(config)
+    each = " AND ".join(f"{names.c.tenant} <> {literal(tenant)}" for tenant in tenants)
+    return f"ALTER TABLE ONLY {names.default} ADD CONSTRAINT {CONSTRAINT} CHECK ({each}) NOT VALID"
+
+
+def numbered(name: str, number: int) -> str:
+    """Return *name* for the copy with this number."""
+    return f"{name}_{number}" if number else name
+
+
+def function_name(table: str, number: int) -> str:
+    """Return the unquoted name of the function that keeps a copy in sync."""
+    return numbered(f"{table}_moving", number)
 
 
 def marker_prefix(config: PgvectorConfig) -> str:

@@ -44,14 +44,29 @@ _WRITERS: ContextVar[list[tuple[AnyConnection, int]] | None] = ContextVar("vecto
 
 @overload
 def join(
-    acl: VectorACL, principal: Principal, connection: Any, *, actions: Iterable[Action] | None = None
+    acl: VectorACL,
+    principal: Principal,
+    connection: Any,
+    *,
+    actions: Iterable[Action] | None = None,
+    source: str | None = None,
 ) -> ScopedRetriever: ...
 @overload
 def join(
-    acl: AsyncVectorACL, principal: Principal, connection: Any, *, actions: Iterable[Action] | None = None
+    acl: AsyncVectorACL,
+    principal: Principal,
+    connection: Any,
+    *,
+    actions: Iterable[Action] | None = None,
+    source: str | None = None,
 ) -> AsyncScopedRetriever: ...
 def join(
-    acl: object, principal: Principal, connection: Any, *, actions: Iterable[Action] | None = None
+    acl: object,
+    principal: Principal,
+    connection: Any,
+    *,
+    actions: Iterable[Action] | None = None,
+    source: str | None = None,
 ) -> ScopedRetriever | AsyncScopedRetriever:
     """Return a handle whose every statement runs on *connection*, inside the transaction that is open there.
 
@@ -69,6 +84,7 @@ def join(
         principal: On whose behalf the operations run.
         connection: The application's connection or session, in an open transaction.
         actions: The actions that the handle permits; all by default.
+        source: The name of the pipeline that writes with this handle; see `acl.scoped`.
 
     Raises:
         InvalidInputError: *connection* is of another kind, such as an engine or a pool, or is sync where *acl* is async
@@ -79,14 +95,14 @@ def join(
     """
     if isinstance(acl, AsyncVectorACL):
         check_kind(connection, is_async=True)
-        return acl.scoped(principal, actions=actions).with_driver(
+        return acl.scoped(principal, actions=actions, source=source).with_driver(
             _AsyncJoined(acl, connection), _DeferredOutcomes(acl.pipeline)
         )
     if not isinstance(acl, VectorACL):
         text = f"join() takes a VectorACL or an AsyncVectorACL, not {type(acl).__name__}."
         raise InvalidInputError(text, field="acl")
     check_kind(connection, is_async=False)
-    handle = acl.scoped(principal, actions=actions)
+    handle = acl.scoped(principal, actions=actions, source=source)
     raw(connection)
     return handle.with_driver(_Joined(acl, connection), _DeferredOutcomes(acl.pipeline))
 

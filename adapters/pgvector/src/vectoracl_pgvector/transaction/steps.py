@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 
 from vectoracl.errors import PostureError, RefusedError
 from vectoracl_pgvector.connection.extension import Extension
-from vectoracl_pgvector.connection.wire import settings_of, settings_statement
+from vectoracl_pgvector.connection.settings import settings_of, settings_statement
 from vectoracl_pgvector.names import Names
 from vectoracl_pgvector.requests import Transaction
 
@@ -112,10 +112,15 @@ def perform_steps(
         ((whole, newest),) = yield Step(_WRITTEN_BY)
         # The id in pg_locks has 32 bits, and a savepoint's id follows that of its transaction.
         writer = whole if newest is None else whole + ((newest - whole) & 0xFFFFFFFF)
-    # NULL resets settings that did not exist before to their default.
+    # NULL resets settings that did not exist before to their default. So does a blank one of an extension: a savepoint
+    # that was rolled back before the extension's library was loaded leaves it, and no such setting may be blank.
     restore = ", ".join("pg_catalog.set_config(%s, %s::text, true)" for _ in setting_names)
     yield Step(
         f"SELECT {restore}",
-        [part for name, value in zip(setting_names, previous_values, strict=True) for part in (name, value)],
+        [
+            part
+            for name, value in zip(setting_names, previous_values, strict=True)
+            for part in (name, None if value == "" and name.startswith("hnsw.") else value)
+        ],
     )
     return tuple(replies), writer
