@@ -8,7 +8,19 @@ from typing import Any
 from qdrant_client import models
 
 from vectoracl.adapter_api.contract import Capabilities, Flow
-from vectoracl.adapter_api.operations import Count, Delete, Facets, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.operations import (
+    Count,
+    Delete,
+    Facets,
+    Fetch,
+    Found,
+    Relabel,
+    Replace,
+    Rows,
+    Scan,
+    Search,
+    Upsert,
+)
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import UnsupportedPredicateError
 from vectoracl.filters.field_types import FieldType
@@ -23,7 +35,7 @@ from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.decode import Decoder
 from vectoracl_qdrant.lexical import WordSearch
 from vectoracl_qdrant.pages import Pages
-from vectoracl_qdrant.requests import Tenants
+from vectoracl_qdrant.requests import Tenants, Write
 from vectoracl_qdrant.schema import query_limit
 from vectoracl_qdrant.versions import ROUNDS, SHORT_ANSWER_TRIES, Versions, too_many_conflicts
 from vectoracl_qdrant.writes import Writer
@@ -32,16 +44,19 @@ _SHORT = "the vector index returned fewer hits than the scope has"
 
 
 class QdrantAdapter:
-    """The Qdrant adapter. Every request has the tenant in `must`; a read shows one version of each document."""
+    """The Qdrant adapter. Every request has the tenant in `must`; a read shows one version of each document.
 
-    def __init__(self, config: QdrantConfig, fields: Mapping[str, FieldType]) -> None:
+    With *governed* a registry says which generation that is, in the scope; see `Versions`.
+    """
+
+    def __init__(self, config: QdrantConfig, fields: Mapping[str, FieldType], *, governed: bool = False) -> None:
         self.config = config
         self._fields = fields
         self._capabilities = capabilities(config)
         self._compile = QdrantCompiler(config, fields)
         self._decode = Decoder(config, fields)
         self._pages = Pages(config, self._compile)
-        self._versions = Versions(config, self._compile, self._decode, self._pages)
+        self._versions = Versions(config, self._compile, self._decode, self._pages, governed=governed)
         self._writer = Writer(config, self._compile, self._versions)
         self._by_words = WordSearch(config, self._compile, self._decode, self._pages, self._versions)
 
@@ -168,6 +183,13 @@ class QdrantAdapter:
         if number and where is not None:
             yield from compiled.delete(partition, where)
         return number
+
+    def relabel(self, operation: Relabel) -> Flow[int | None]:
+        """Write the labels of documents into their points, where the rev is lower; the server does not count them."""
+        steps = tuple(self._compile.relabel(operation.partition, one) for one in operation.changes)
+        if steps:
+            yield from Write(operation.partition, steps)
+        return None
 
     # What touches no rows, and what touches all
 

@@ -7,6 +7,9 @@ from vectoracl_qdrant.compile_predicate import PREDICATES
 from vectoracl_qdrant.config import QdrantConfig
 
 MAX_EF = 10_000
+WRITES_IN_FLIGHT = 8
+NUMBER_BYTES = 24
+"""The most bytes of a float in JSON, with its comma."""
 
 
 def capabilities(config: QdrantConfig) -> Capabilities:
@@ -31,9 +34,13 @@ def capabilities(config: QdrantConfig) -> Capabilities:
         exact=config.local,
         atomic_replace=False,
         max_batch=config.max_batch,
+        max_write_bytes=config.max_request_bytes,
+        number_bytes=NUMBER_BYTES,
+        writes_in_flight=1 if config.local else min(WRITES_IN_FLIGHT, config.parallel),
         max_k=config.max_k,
         deadlines="none" if config.local else "client",
         parallel=1 if config.local else config.parallel,
         verbatim=True,
+        relabel="conditional",
         tuning={} if config.local else {"hnsw_ef": (1, MAX_EF)},
     )

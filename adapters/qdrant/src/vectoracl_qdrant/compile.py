@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from qdrant_client import models
 
 from vectoracl.adapter_api.chunk_validation import dump_metadata
-from vectoracl.adapter_api.operations import ChunkRef, Delete, Include, Search
+from vectoracl.adapter_api.operations import ChunkRef, Delete, Include, LabelChange, Search
 from vectoracl.adapter_api.selectors import refs_condition, selected
 from vectoracl.errors import RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
@@ -21,12 +21,12 @@ from vectoracl.filters.predicate import Predicate
 from vectoracl.model.queries import VectorQuery
 from vectoracl.model.records import Record, Vector, docgen, tag_fields
 from vectoracl_qdrant import words as words_
+from vectoracl_qdrant.capabilities import NUMBER_BYTES
 from vectoracl_qdrant.compile_predicate import ALGEBRA, Compiled, Compiler, every, keyword, none, numeric, some
 from vectoracl_qdrant.config import QdrantConfig
 from vectoracl_qdrant.names import NO_VERSION, filterable, id_of, named, order_of, shard_of
 from vectoracl_qdrant.requests import Operation, Rank, RankGroups, RankLegs, RankWords, Scroll, Write
 
-_NUMBER_BYTES = 24  # a float in JSON, with its comma, at the most
 _TAG_BYTES = 2048
 Words = Sequence[models.SparseVector | None]
 
@@ -182,7 +182,7 @@ class QdrantCompiler:
         size = words_.bytes_of(words)
         for record in records:
             text = len(record.text) * (1 if record.text.isascii() else 6)
-            size += _TAG_BYTES + _NUMBER_BYTES * self._config.dimension + text + 3 * len(dump_metadata(record.metadata))
+            size += _TAG_BYTES + NUMBER_BYTES * self._config.dimension + text + 3 * len(dump_metadata(record.metadata))
         if size > self._config.max_request_bytes:
             raise TooLargeError(
                 f"The call may need a request of {size:,} bytes, but {self._config.max_request_bytes:,} are allowed "
@@ -260,10 +260,30 @@ class QdrantCompiler:
     def unmark(self, partition: str, mark: str, *conditions: Compiled) -> list[Operation]:
         """Return the step that takes the mark *mark*, and no other, off the points that meet every condition."""
         where = self.rows(partition, *conditions, self.marked(mark))
-        if where is None:
-            return []
+        return [] if where is None else self._without_mark(partition, where)
+
+    def unmarked(self, partition: str, *conditions: Compiled) -> list[Operation]:
+        """Return the step that takes any mark off the points that meet every condition; for `settle` only."""
+        where = self.rows(partition, *conditions)
+        return [] if where is None else self._without_mark(partition, where)
+
+    def _without_mark(self, partition: str, where: models.Filter) -> list[Operation]:
         gone = models.DeletePayload(keys=[self._keys.pending], filter=where, shard_key=self.shard(partition))
         return [models.DeletePayloadOperation(delete_payload=gone)]
+
+    def relabel(self, partition: str, change: LabelChange) -> Operation:
+        """Return the step that writes label, expiry and rev into the points of a generation that have a lower rev.
+
+        The server applies the writes of a shard one after the other, so the condition holds when the point is written;
+        and setting a payload creates no point.
+        """
+        keys = self._keys
+        generation = keyword(keys.docgen, docgen(change.document, change.generation))
+        where = self.rows(partition, generation, numeric(keys.rev, lt=change.rev))
+        payload = {keys.label: change.label, keys.expires: change.expires, keys.rev: change.rev}
+        return models.SetPayloadOperation(
+            set_payload=models.SetPayload(payload=payload, filter=where, shard_key=self.shard(partition))
+        )
 
     def delete(self, partition: str, where: models.Filter) -> Write:
         """Compile a delete by filter."""

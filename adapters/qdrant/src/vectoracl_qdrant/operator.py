@@ -9,6 +9,7 @@ from qdrant_client import models
 
 from vectoracl.adapter_api import store_notes
 from vectoracl.adapter_api.adoption import printable
+from vectoracl.adapter_api.adoption_template import AdoptsInShares
 from vectoracl.adapter_api.contract import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, without_context
@@ -19,12 +20,15 @@ from vectoracl_qdrant import schema, tiers
 from vectoracl_qdrant import words as words_
 from vectoracl_qdrant.compile import QdrantCompiler, shard_key
 from vectoracl_qdrant.config import QdrantConfig
+from vectoracl_qdrant.decode import Decoder
 from vectoracl_qdrant.heads import Heads
 from vectoracl_qdrant.names import HEADS, shard_of
 from vectoracl_qdrant.pages import Pages
 from vectoracl_qdrant.ports import Administrator
 from vectoracl_qdrant.posture import paths_held
 from vectoracl_qdrant.requests import Describe, Scroll, Tenants, Write
+from vectoracl_qdrant.settle import settled
+from vectoracl_qdrant.versions import Versions
 
 R = TypeVar("R")
 _CLUSTER = (
@@ -33,7 +37,7 @@ _CLUSTER = (
 )
 
 
-class QdrantOperator:
+class QdrantOperator(AdoptsInShares):
     """Operator's work on one configured store."""
 
     def __init__(
@@ -204,13 +208,47 @@ class QdrantOperator:
             known = []
         return adopts.Adoption(self._config, self._fields, source, self._admin(), self._store(), known, progress)
 
+    # The registry
+
+    def settle(self) -> list[str]:
+        """Leave one version of each document, without marks and heads; see `settle`. Raises: RefusedError."""
+        found = self._found()
+        if found is None:
+            return []
+        if schema.kept_registry(found) is not None:
+            raise RefusedError(
+                "The collection is under a registry, whose unpublished generations are not for this to judge. Run "
+                "`vectoracl reconcile`.",
+                field="registry",
+            )
+        versions = Versions(self._config, self._compile, Decoder(self._config, self._fields), self._pages)
+        removed = unmarked = 0
+        for tenant in self._ask(Tenants(schema.query_limit(self._config))):
+            flow = settled(self._config, self._compile, versions, self._pages, tenant)
+            one = run(flow, {"store": self._store()})
+            removed, unmarked = removed + one.removed, unmarked + one.unmarked
+        if not removed and not unmarked:
+            return []
+        return [f"removed what interrupted writes had left: {removed:,} chunks that no one saw, and {unmarked:,} marks"]
+
+    def mark(self, registry: str | None) -> list[str]:
+        """Note which registry governs the collection; None removes the note."""
+        self._admin().apply(schema.KeepRegistry(self._config.collection, registry))
+        name = self._config.collection
+        return [f"{'marked' if registry else 'removed the mark of'} the collection {name} as governed by the registry"]
+
     # Tenants
 
-    def tenants(self) -> list[TenantInfo]:
+    def tenants(self, *, progress: Progress | None = None) -> list[TenantInfo]:
         """List the tenants with their rows, counted by paging, and recommendations."""
         names = self._ask(Tenants(schema.query_limit(self._config)))
         cluster = self._admin().cluster() if self._config.tiers else tiers.Cluster(custom=False)
-        return [self._tenant(name, cluster) for name in names]
+        listed = []
+        for name in names:
+            listed.append(self._tenant(name, cluster))
+            if progress is not None:
+                progress("counting tenants", len(listed), len(names))
+        return listed
 
     def _tenant(self, name: str, cluster: tiers.Cluster) -> TenantInfo:
         where = self._compile.rows(name)

@@ -54,7 +54,7 @@ def vectoracl_open(config: QdrantConfig, context: OpenContext) -> Opened:
 
     def sync() -> LocalPort | QdrantPort:
         if config.local:
-            return LocalPort(config, key, debug=debug)
+            return LocalPort(config, key, debug=debug, registry=context.registry)
         return QdrantPort(config, base, debug=debug, client=client if isinstance(client, QdrantClient) else None)
 
     def port() -> Port:
@@ -62,7 +62,7 @@ def vectoracl_open(config: QdrantConfig, context: OpenContext) -> Opened:
 
     def aport() -> AsyncPort:
         if config.local:
-            return AsyncLocalPort(LocalPort(config, key, debug=debug))
+            return AsyncLocalPort(LocalPort(config, key, debug=debug, registry=context.registry))
         async_client = client if isinstance(client, AsyncQdrantClient) else None
         return AsyncQdrantPort(config, base, debug=debug, client=async_client)
 
@@ -80,7 +80,7 @@ def vectoracl_open(config: QdrantConfig, context: OpenContext) -> Opened:
         assert isinstance(port, QdrantPort)
         return Administrator(port, config).places()
 
-    adapter = QdrantAdapter(config, context.fields)
+    adapter = QdrantAdapter(config, context.fields, governed=context.governed)
     return Opened(adapter, port, aport, operator, lambda: _server(config), places, kept=not config.memory)
 
 

@@ -49,9 +49,11 @@ from vectoracl_qdrant.schema import (
     CreateWords,
     DropShard,
     KeepEmbedder,
+    KeepRegistry,
     Step,
     UpdateCollection,
     UpdateWords,
+    kept_registry,
     steps,
 )
 from vectoracl_qdrant.tiers import Cluster
@@ -235,20 +237,26 @@ class _Process(OneProcess):
 class LocalPort(_Process):
     """Performs requests on the process's local client, one at a time."""
 
-    def __init__(self, config: QdrantConfig, key: str, *, debug: bool) -> None:
+    def __init__(self, config: QdrantConfig, key: str, *, debug: bool, registry: str | None = None) -> None:
         super().__init__(config, debug=debug)
         self._local = locals_.acquire(key)
         if config.memory:
-            self._begin()
+            self._begin(registry)
 
-    def _begin(self) -> None:
-        """Create the collection of a memory store, which starts empty, so that it cannot have been provisioned."""
-        failed, local = None, self._local
+    def _begin(self, registry: str | None) -> None:
+        """Create the collection of a memory store, which starts empty, so that it cannot have been provisioned.
+
+        One without points notes the registry that it is opened with.
+        """
+        failed, local, name = None, self._local, self._config.collection
         with local.lock:
             try:
-                if not local.client.collection_exists(self._config.collection):
+                if not local.client.collection_exists(name):
                     for step in steps(self._config, {}, None):
                         _apply(local.client, step)
+                found = local.client.get_collection(name)
+                if registry is not None and not found.points_count and kept_registry(found) is None:
+                    _apply(local.client, KeepRegistry(name, registry))
             except Exception as error:  # noqa: BLE001 - mapped and raised below
                 failed = mapped(error, write=True, debug=self._debug)
         if failed is not None:
@@ -514,7 +522,7 @@ def _apply(client: QdrantClient, step: Step) -> None:
                 hnsw_config=step.hnsw,
                 strict_mode_config=step.strict,
             )
-        case KeepEmbedder():
+        case KeepEmbedder() | KeepRegistry():
             client.update_collection(step.name, metadata=step.metadata)
         case CreateShard():
             state = models.ReplicaState.PARTIAL if step.partial else None

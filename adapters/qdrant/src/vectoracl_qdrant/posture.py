@@ -90,7 +90,8 @@ def judge(
         facts.append(("points", str(found.points_count)))
         facts.append(("indexes", str(len(found.payload_schema))))
     recorded = None if found is None else schema.kept_embedder(found)
-    return Posture(grade, findings, tuple(facts), embedder=recorded)
+    marked = None if found is None else schema.kept_registry(found)
+    return Posture(grade, findings, tuple(facts), embedder=recorded, registry=marked)
 
 
 def _findings(

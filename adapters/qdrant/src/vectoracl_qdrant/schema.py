@@ -109,9 +109,24 @@ class KeepEmbedder:
         return {METADATA: {store_notes.EMBEDDER: self.embedder}}
 
 
+@dataclass(frozen=True, slots=True)
+class KeepRegistry:
+    """Write into the collection's metadata which registry governs it; None writes that none does."""
+
+    name: str
+    registry: str | None
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """Return the mark, under a separate key: the server merges metadata by their outermost keys."""
+        return {MARK: {store_notes.REGISTRY: self.registry}}
+
+
 METADATA = "vectoracl"
+MARK = "vectoracl_registry"
 Step = (
     KeepEmbedder
+    | KeepRegistry
     | CreateCollection
     | CreateShard
     | DropShard
@@ -141,6 +156,17 @@ def kept_embedder(found: models.CollectionInfo) -> str | None:
     """Return the embedder that the collection's metadata names."""
     ours = (found.config.metadata or {}).get(METADATA)
     return store_notes.embedder_of(ours) if isinstance(ours, dict) else None
+
+
+def kept_registry(found: models.CollectionInfo) -> str | None:
+    """Return the registry that the metadata names; a mark that cannot be read is not ours."""
+    metadata = found.config.metadata or {}
+    if metadata.get(MARK) is None:
+        return None
+    ours = metadata[MARK]
+    if isinstance(ours, dict) and ours.get(store_notes.REGISTRY, "") is None:
+        return None
+    return (store_notes.registry_of(ours) if isinstance(ours, dict) else None) or "(unreadable)"
 
 
 def other_vectors(config: QdrantConfig, found: models.CollectionInfo) -> str | None:
@@ -353,7 +379,7 @@ def text_of(step: Step) -> str:
         case UpdateCollection():
             body = {"hnsw_config": _dump(step.hnsw), "strict_mode_config": _dump(step.strict)}
             return f"PATCH /collections/{step.name}\n{_json(body)}"
-        case KeepEmbedder():
+        case KeepEmbedder() | KeepRegistry():
             return f"PATCH /collections/{step.name}\n{_json({'metadata': step.metadata})}"
         case CreateShard():
             key = {"shard_key": step.key, **({"initial_state": "Partial"} if step.partial else {})}

@@ -13,6 +13,9 @@ works in two steps:
 
 After `ROUNDS` rounds the read raises StoreError with the code "replacing".
 
+Under a registry none of this is done: generations are written by tickets, without marks and heads, and the scope names
+those that are read. What interrupted writes had left was settled before (`operator.QdrantOperator.settle`).
+
 A document that was last replaced before heads existed has none. Its marks have the form "generation:id of the deciding
 point", and its published version is the highest one that is not undecided.
 """
@@ -65,7 +68,10 @@ class DocumentState(NamedTuple):
 class Versions:
     """Finds and distinguishes the versions of documents in one configured collection."""
 
-    def __init__(self, config: QdrantConfig, compiled: QdrantCompiler, decode: Decoder, pages: Pages) -> None:
+    def __init__(
+        self, config: QdrantConfig, compiled: QdrantCompiler, decode: Decoder, pages: Pages, *, governed: bool = False
+    ) -> None:
+        self.governed = governed
         self._config = config
         self._compile = compiled
         self._decode = decode
@@ -175,6 +181,8 @@ class Versions:
 
     def stale(self, partition: str, points: Iterable[Point]) -> Flow[frozenset[Version]]:
         """Return the versions among *points* that are not published; asks only where a write left marks."""
+        if self.governed:
+            return frozenset()
         marks: dict[str, VersionMarks] = {}
         for point in points:
             document, generation, version, mark = self.of(point)

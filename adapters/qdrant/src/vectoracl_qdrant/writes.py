@@ -141,10 +141,14 @@ class Writer:
             yield from Write(partition, tuple(steps))
 
     def _verbatim(self, operation: Upsert) -> Flow[int]:
-        """Write rows of another store unchanged, and set existing heads to their generations."""
+        """Write rows of another store unchanged, and set existing heads to their generations.
+
+        Under a registry there are no heads, and rows are written before their generation is published.
+        """
         compiled, partition, records = self._compile, operation.partition, operation.records
         points = compiled.points(records, compiled.words_of(records), NO_VERSION)
-        heads = self._heads.reset(partition, {record.tag.document: record.tag.generation for record in records})
+        generations = {record.tag.document: record.tag.generation for record in records}
+        heads = [] if self._versions.governed else self._heads.reset(partition, generations)
         yield from compiled.upsert(partition, points, compiled.scope(operation.scope), *heads)
         return len(records)
 

@@ -345,6 +345,7 @@ class QdrantHarness(Harness):
         self._client: QdrantClient | None = None
         self._running: Running | None = None
         self._looked = bool(self._url)
+        self.thousands = bool(self._url)  # local mode applies each filter to every row of all tenants, in Python
 
     def _look(self) -> None:
         """Start a server where a program or Docker is available, else leave local mode. Raises: MissingServerError."""
@@ -354,6 +355,7 @@ class QdrantHarness(Harness):
         if start.find(SPEC) is not None:
             self._running = start.start(SPEC)
             self._url, self._grpc_port = self._running.url, self._running.ports["grpc"]
+            self.thousands = True
 
     def _connect(self) -> QdrantClient:
         if self._client is None:
