@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vectoracl.adapter_api.contract import Capabilities, Flow
-from vectoracl.adapter_api.operations import Count, Delete, Fetch, Found, Replace, Rows, Scan, Search, Upsert
+from vectoracl.adapter_api.contract import Capabilities, Flow, together
+from vectoracl.adapter_api.operations import (
+    Count,
+    Delete,
+    Fetch,
+    Found,
+    Relabel,
+    Replace,
+    Rows,
+    Scan,
+    Search,
+    Upsert,
+)
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import StoreError, UnsupportedPredicateError
 from vectoracl.filters.field_types import FieldType
@@ -19,17 +30,22 @@ from vectoracl_pinecone.decode import Decoder
 from vectoracl_pinecone.lexical import WordSearch
 from vectoracl_pinecone.names import tenant_of
 from vectoracl_pinecone.pages import ROUNDS, Pages, too_many_conflicts
-from vectoracl_pinecone.requests import Describe, Match, Query
+from vectoracl_pinecone.requests import Describe, Match, Patch, Query
 from vectoracl_pinecone.writes import Writer
 
+_CONCURRENT = 64
 _SHORT = "the index returned fewer hits than the scope has"
 
 
 class PineconeAdapter:
-    """The Pinecone adapter. Every request names the tenant's namespace; scope and filter are one `$and` in it."""
+    """The Pinecone adapter. Every request names the tenant's namespace; scope and filter are one `$and` in it.
 
-    def __init__(self, config: PineconeConfig, fields: Mapping[str, FieldType]) -> None:
+    With *governed* a registry says which generation of a document is read, and deletes are not counted.
+    """
+
+    def __init__(self, config: PineconeConfig, fields: Mapping[str, FieldType], *, governed: bool = False) -> None:
         self.config = config
+        self._governed = governed
         self._fields = fields
         self._capabilities = capabilities(config)
         self._compile = PineconeCompiler(config, fields)
@@ -204,8 +220,39 @@ class PineconeAdapter:
         return (yield from self._writer.replace(operation))
 
     def delete(self, operation: Delete) -> Flow[int | None]:
-        """Count the records that are selected, then delete by the same condition; see `writes.Writer`."""
+        """Count the records that are selected, then delete by the same condition; see `writes.Writer`.
+
+        Under a registry nothing is looked at first: a replica that lags behind may not have what is to be deleted.
+        """
+        if self._governed and operation.where is not None:
+            where = self._compile.scope(operation.scope, operation.where)
+            if where is not NO_ROWS:
+                yield from self._compile.remove_all(operation.partition, where)
+                if self.config.wait_visible:
+                    yield from self._compile.settle(operation.partition, None, NO_ROWS, where)
+            return None
         return (yield from self._writer.delete(operation))
+
+    def relabel(self, operation: Relabel) -> Flow[int | None]:
+        """Write the labels of documents into their records of a lower rev, as read before: an update has no condition.
+
+        The core lets one process at a time do so. An update creates no record.
+        """
+        compiled, partition = self._compile, operation.partition
+        changes = {(one.document, one.generation): one for one in operation.changes}
+        patches: list[Patch] = []
+        for match in (yield from self._selected(partition, compiled.generations(changes), values=False)):
+            tag = self._decode.tag(match)
+            change = changes.get((tag.document, tag.generation))
+            if change is not None and tag.rev < change.rev:
+                patches.append(compiled.label(partition, match.id, change))
+        for start in range(0, len(patches), _CONCURRENT):
+            yield from together(*patches[start : start + _CONCURRENT])
+        if patches and self.config.wait_visible:
+            last = patches[-1]
+            seen = compiled.labelled(last.id, last.metadata[self.config.keys.rev])
+            yield from compiled.settle(partition, None, seen, NO_ROWS)
+        return None  # a replica that lags behind may not have shown them all
 
     # What touches no rows, and what touches all
 

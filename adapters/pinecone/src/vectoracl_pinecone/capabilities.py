@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from vectoracl.adapter_api.contract import Capabilities
-from vectoracl_pinecone.compile import MAX_METADATA_BYTES
+from vectoracl_pinecone.compile import MAX_METADATA_BYTES, NUMBER_BYTES
 from vectoracl_pinecone.compile_predicate import PREDICATES
-from vectoracl_pinecone.config import PineconeConfig
+from vectoracl_pinecone.config import MAX_REQUEST_BYTES, PineconeConfig
+
+WRITES_IN_FLIGHT = 8
+LOAD_BYTES = MAX_REQUEST_BYTES // 2
+"""The bytes of a batch of a load: smaller requests overlap better."""
 
 
 def capabilities(config: PineconeConfig) -> Capabilities:
@@ -32,9 +36,14 @@ def capabilities(config: PineconeConfig) -> Capabilities:
         atomic_replace=False,
         visible="eventual",
         max_batch=config.max_batch,
+        max_write_bytes=None if config.split_upserts else LOAD_BYTES,
+        number_bytes=NUMBER_BYTES,
+        writes_in_flight=min(WRITES_IN_FLIGHT, config.parallel),
         max_chunk_bytes=MAX_METADATA_BYTES,
         max_k=config.max_k,
         deadlines="client",
         parallel=config.parallel,
         verbatim=True,
+        relabel="blind",
+        governed_numbers="rows",
     )

@@ -14,29 +14,31 @@ import numpy as np
 import orjson
 
 from vectoracl.adapter_api.chunk_validation import dump_metadata
-from vectoracl.adapter_api.operations import ChunkRef, Search
+from vectoracl.adapter_api.operations import ChunkRef, LabelChange, Search
 from vectoracl.adapter_api.selectors import refs_condition
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Predicate
 from vectoracl.model.records import Record as Chunk
-from vectoracl.model.records import Vector, tag_fields
+from vectoracl.model.records import Vector, docgen, tag_fields
 from vectoracl.text.sparse_words import weights
 from vectoracl_pinecone.compile_predicate import ALGEBRA, Compiled, Compiler, among, every, exists, some
 from vectoracl_pinecone.config import MAX_REQUEST_BYTES, MAX_UPSERT, PineconeConfig
 from vectoracl_pinecone.names import filterable, id_of, namespace_of
-from vectoracl_pinecone.requests import FetchBy, Filter, Listing, Put, Query, Record, Remove, Settle, Sparse
+from vectoracl_pinecone.requests import FetchBy, Filter, Listing, Patch, Put, Query, Record, Remove, Settle, Sparse
 
 MAX_METADATA_BYTES = 40_000
 """Metadata of one record as JSON. Pinecone's limit is 40 KB ("Database limits"); the smaller reading of it."""
 MAX_REPLY_BYTES = 4_000_000
+MAX_FILTER_BYTES = 1_900_000
+"""A filter with its vector has to fit into a request of 2 MB."""
 MAX_IDS = 1000
 MAX_LISTED = 100
 MAX_WORDS = 1000
 """The size of a sparse vector next to a dense one: "no more than 1000 non-zero values" ("Limits"), which is the
 smaller of the limits in Pinecone's documentation."""
-_NUMBER_BYTES = 12  # a float32 in JSON, with its comma, at the most (as orjson writes it)
+NUMBER_BYTES = 12  # a float32 in JSON, with its comma, at the most (as orjson writes it)
 _WORD_BYTES = 20  # a place of 10 digits and a weight of 6 in JSON, with their commas
 _NO_WORD = "-"  # what a text without a word has in its place: a list that is empty may not be there at all
 TINY = 1e-30
@@ -169,7 +171,7 @@ class PineconeCompiler:
 
     def per_reply(self, *, values: bool) -> int:
         """Return how many whole records fit one reply, whatever is in them; "page" at the most."""
-        one = MAX_METADATA_BYTES + (_NUMBER_BYTES * self._config.dimension if values else 0)
+        one = MAX_METADATA_BYTES + (NUMBER_BYTES * self._config.dimension if values else 0)
         return max(1, min(self._config.page, MAX_REPLY_BYTES // one))
 
     def query(
@@ -240,6 +242,21 @@ class PineconeCompiler:
         )
 
     # Writes
+
+    def generations(self, places: Iterable[tuple[str, int]]) -> Compiled:
+        """Return that the record is of one of these generations of documents."""
+        names = [docgen(document, number) for document, number in places]
+        return among(self._keys.docgen, names, negated=False, always=True)
+
+    def labelled(self, id_: str, rev: int) -> Compiled:
+        """Return that the record *id_* has *rev*."""
+        return every([self.records([id_]), {self._keys.rev: {"$eq": rev}}])
+
+    def label(self, partition: str, id_: str, change: LabelChange) -> Patch:
+        """Compile the writing of label, expiry and rev into one record."""
+        keys = self._keys
+        metadata = {keys.label: change.label, keys.expires: change.expires, keys.rev: change.rev}
+        return Patch(partition, self.namespace(partition), id_, metadata)
 
     def records_of(self, records: Sequence[Chunk], version: str) -> list[Record]:
         """Return *records*, whose tags have their generation, as Pinecone's. Raises: InvalidInputError."""
@@ -344,6 +361,13 @@ def _filter(where: Compiled) -> Filter | None:
     if not where:
         raise RefusedError(
             "A request with an empty filter, which matches every record, was refused before it was sent."
+        )
+    size = len(orjson.dumps(where))
+    if size > MAX_FILTER_BYTES:
+        raise RefusedError(
+            f"The filter of the scope has {size:,} bytes, and {MAX_FILTER_BYTES:,} are the most that is sent. Under a "
+            "registry use coarser labels, and run `vectoracl reconcile` if documents have changed.",
+            field="scope",
         )
     return where
 

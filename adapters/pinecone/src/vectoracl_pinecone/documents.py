@@ -29,6 +29,7 @@ from vectoracl_pinecone.requests import (
     MayRead,
     MayWrite,
     Page,
+    Patch,
     Put,
     Query,
     Record,
@@ -116,6 +117,10 @@ def call(index: Any, config: PineconeConfig, request: AnyRequest, timeout: float
                 namespace=request.namespace,
                 documents=[_document(config, one) for one in request.records],
                 timeout=timeout,
+            )
+        case Patch():
+            return documents.update(
+                namespace=request.namespace, documents=[{"_id": request.id, **request.metadata}], timeout=timeout
             )
         case Remove():
             if (request.ids is None) == (request.filter is None) or request.ids == () or request.filter == {}:

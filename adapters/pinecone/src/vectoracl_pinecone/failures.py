@@ -115,7 +115,11 @@ def _answered(error: theirs.ApiError, at: Address, *, write: bool) -> StoreError
         return failed("foreign", at, adapter=ADAPTER)
     if error.status_code == 400 and error.body is None and "HTTPS" in text:
         return failed("encrypted", at, adapter=ADAPTER)
-    return _status(error.status_code, at, write=write)
+    answered = _status(error.status_code, at, write=write)
+    named = getattr(error, "retry_after", None)
+    if error.status_code == 429 and named is not None:
+        answered.retry_after = float(named)
+    return answered
 
 
 def _unreadable(error: theirs.ResponseParsingError, at: Address, *, write: bool) -> StoreError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vectoracl.adapter_api import store_notes
+from vectoracl.adapter_api.adoption_template import AdoptsInShares
 from vectoracl.adapter_api.contract import Adopted, Port, Progress, Request, TenantInfo
 from vectoracl.engine.drivers import run
 from vectoracl.errors import PostureError, RefusedError, StoreError
@@ -19,14 +21,15 @@ from vectoracl_pinecone.config import PineconeConfig
 from vectoracl_pinecone.decode import Decoder
 from vectoracl_pinecone.names import tenant_of
 from vectoracl_pinecone.ports import create
-from vectoracl_pinecone.posture import compared, keeping, kept_embedder
+from vectoracl_pinecone.posture import compared, keeping, kept_notes, marking
 from vectoracl_pinecone.requests import Describe, Drop, MayRead, Query, Schema, Stats
 
 R = TypeVar("R")
+_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 10.0)
 _NO_TIERS = "Every tenant of a Pinecone store already has its own namespace."
 
 
-class PineconeOperator:
+class PineconeOperator(AdoptsInShares):
     """Operator's work on one configured store."""
 
     def __init__(
@@ -143,12 +146,32 @@ class PineconeOperator:
             return []
         self._ask(MayRead())  # opens the port
         assert self._port is not None
-        recorded = run(kept_embedder(self._config), {"store": self._port})
+        recorded = run(kept_notes(self._config), {"store": self._port}).embedder
         embedder = store_notes.learned(self._name, recorded, self._embedder)
         if embedder is None:
             return []
         self._ask(keeping(self._config, embedder))
         return [f"recorded the embedder {embedder!r} in the index"]
+
+    def mark(self, registry: str | None) -> list[str]:
+        """Note which registry governs the index, and wait until the note is read; None removes it. Raises: StoreError.
+
+        Another process may open the index without the note while a replica lags behind.
+        """
+        self._ask(MayRead())  # opens the port
+        self._ask(marking(self._config, registry))
+        assert self._port is not None
+        for pause in (*_PAUSES, None):
+            if run(kept_notes(self._config), {"store": self._port}).registry == registry:
+                text = "marked" if registry else "removed the mark of"
+                return [f"{text} the index as governed by the registry"]
+            time.sleep(pause or 0.0)
+        raise StoreError(
+            "The mark of the registry was written and is not yet visible. Run `vectoracl provision` again.",
+            code="not_visible",
+            adapter="pinecone",
+            sent="unknown",
+        )
 
     def _adoption(self, source: str, progress: Progress | None) -> Adoption:
         stats = self._found()
@@ -158,7 +181,7 @@ class PineconeOperator:
         assert self._port is not None
         return Adoption(self._config, self._fields, self._port, source, progress)
 
-    def tenants(self) -> list[TenantInfo]:
+    def tenants(self, *, progress: Progress | None = None) -> list[TenantInfo]:  # noqa: ARG002 - the contract's
         """List the tenants, with the numbers of records that Pinecone reports (which may lag behind)."""
         stats = self._ask(Describe())
         prefix = self._config.namespace_prefix

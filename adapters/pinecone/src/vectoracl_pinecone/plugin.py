@@ -65,7 +65,9 @@ def vectoracl_open(config: PineconeConfig, context: OpenContext) -> Opened:
             {f"{store_identity.address(port.host, {'http': 80, 'https': 443, '': 443})}/{config.namespace_prefix}"}
         )
 
-    return Opened(PineconeAdapter(config, context.fields), port, aport, operator, _server, found)
+    return Opened(
+        PineconeAdapter(config, context.fields, governed=context.governed), port, aport, operator, _server, found
+    )
 
 
 def _server() -> str:

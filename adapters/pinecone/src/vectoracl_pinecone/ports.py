@@ -44,6 +44,7 @@ from vectoracl_pinecone.requests import (
     MayRead,
     MayWrite,
     Page,
+    Patch,
     Put,
     Query,
     Record,
@@ -61,6 +62,7 @@ AnyIndex = Index | AsyncIndex
 _NO_RETRIES = RetryConfig(max_retries=0)
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 2.0
+_NOT_THERE = object()
 Sleep = float
 Steps = Generator[AnyRequest | Sleep, Any, Any]
 
@@ -137,6 +139,10 @@ def perform(index: AnyIndex, config: PineconeConfig, kind: str, request: AnyRequ
             return index.upsert(
                 namespace=request.namespace, vectors=[_vector(one) for one in request.records], timeout=timeout
             )
+        case Patch():
+            return index.update(
+                namespace=request.namespace, id=request.id, set_metadata=request.metadata, timeout=timeout
+            )
         case Remove():
             if (request.ids is None) == (request.filter is None) or request.ids == () or request.filter == {}:
                 raise StoreError("A delete needs exactly one selector.", code="rejected", adapter=ADAPTER, sent="no")
@@ -190,7 +196,7 @@ def _unnamed(namespace: str) -> str:
 def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any) -> Any:
     """Return the client's *answer* as the reply of *request*."""
     if kind == "document" and not isinstance(
-        request, Describe | Schema | MayRead | MayRank | MayWrite | DefaultNamespaceProbe
+        request, Patch | Describe | Schema | MayRead | MayRank | MayWrite | DefaultNamespaceProbe
     ):
         return documents.reply_of(config, request, answer)
     match request:
@@ -207,6 +213,8 @@ def reply_of(config: PineconeConfig, kind: str, request: AnyRequest, answer: Any
         case Put() | Remove():
             info = getattr(answer, "response_info", None)
             return Done(None if info is None else info.lsn_committed)
+        case Patch():
+            return answer is not _NOT_THERE
         case Describe():
             return Stats(
                 answer.dimension,
@@ -253,6 +261,10 @@ def _called(config: PineconeConfig, request: AnyRequest, deadline: float) -> Ste
             wait = pause * (0.5 + random.random()) if named is None else float(named)  # noqa: S311 - no secret
             if time.monotonic() + wait > min(last, deadline):
                 raise
+        except theirs.NotFoundError:  # a server may say so of a record; Pinecone accepts it as nothing to do
+            if not isinstance(request, Patch):
+                raise
+            return _NOT_THERE
         yield wait
         pause = min(pause * 2, _LONGEST_WAIT)
 
@@ -314,7 +326,7 @@ class _Process(OneProcess):
 
     def _failed(self, error: Exception, request: Any, *, opened: bool = True) -> VectorACLError:
         at = self._server.data if opened and not isinstance(request, Schema) else self._server.control
-        return mapped(error, write=isinstance(request, Put | Remove | Drop), debug=self._debug, at=at)
+        return mapped(error, write=isinstance(request, Put | Patch | Remove | Drop), debug=self._debug, at=at)
 
     def _arguments(self) -> dict[str, Any]:
         return {"api_key": self._config.api_key.reveal(self._base), "timeout": self._config.request_timeout}

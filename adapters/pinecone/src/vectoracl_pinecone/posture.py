@@ -5,9 +5,9 @@ The grade is "partition" if the index is usable as configured and its default na
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from vectoracl.adapter_api import store_notes
@@ -82,33 +82,60 @@ def look(config: PineconeConfig) -> Flow[Posture]:
         if error.code not in ("unauthorized", "not_provisioned"):
             raise
         state = state._replace(writes=error.code == "not_provisioned")
-    return judge(config, state._replace(embedder=(yield from kept_embedder(config))))
+    return judge(config, state._replace(notes=(yield from kept_notes(config))))
 
 
-def kept_embedder(config: PineconeConfig) -> Flow[str | None]:
-    """Return the embedder that the index keeps, in a record outside of all tenants' namespaces."""
+class Notes(NamedTuple):
+    """The notes of an index: the embedder whose vectors it holds, and the registry that governs it."""
+
+    embedder: str | None = None
+    registry: str | None = None
+
+
+def kept_notes(config: PineconeConfig) -> Flow[Notes]:
+    """Return the notes that the index keeps, in records outside of all tenants' namespaces."""
     direction = [1.0] + [0.0] * (config.dimension - 1)
     try:
-        matches = yield from Query(None, about_namespace(config.namespace_prefix), direction, 1, None, metadata=True)
+        matches = yield from Query(None, about_namespace(config.namespace_prefix), direction, 10, None, metadata=True)
     except StoreError as error:
         if error.code not in ("not_provisioned", "rejected"):
             raise
+        return Notes()
+    lines = {one.id: store_notes.read((one.metadata or {}).get(config.keys.metadata)) for one in matches}
+    embedder = store_notes.embedder_of(lines.get(ABOUT, {}))
+    return Notes(embedder, _registry_of(lines[MARK]) if MARK in lines else None)
+
+
+def _registry_of(notes: Mapping[str, Any]) -> str | None:
+    """Return the registry of the mark; one that cannot be read is not ours."""
+    if notes.get(store_notes.REGISTRY, "") is None:
         return None
-    notes = [store_notes.read((one.metadata or {}).get(config.keys.metadata)) for one in matches if one.id == ABOUT]
-    return store_notes.embedder_of(notes[0]) if notes else None
+    return store_notes.registry_of(notes) or "(unreadable)"
 
 
 def keeping(config: PineconeConfig, embedder: str) -> Put:
-    """Return the request that stores *embedder* in that record."""
-    line = store_notes.written(None, {store_notes.EMBEDDER: embedder})
+    """Return the request that notes *embedder*."""
+    return _noting(config, ABOUT, {store_notes.EMBEDDER: embedder})
+
+
+def marking(config: PineconeConfig, registry: str | None) -> Put:
+    """Return the request that marks the index as governed by *registry*.
+
+    It is another record, because a write of one replaces it as a whole and readers may lag behind.
+    """
+    return _noting(config, MARK, {store_notes.REGISTRY: registry})
+
+
+def _noting(config: PineconeConfig, id_: str, notes: Mapping[str, Any]) -> Put:
     direction = [1.0] + [0.0] * (config.dimension - 1)
-    return Put(
-        None, about_namespace(config.namespace_prefix), (Record(ABOUT, direction, {config.keys.metadata: line}),)
-    )
+    record = Record(id_, direction, {config.keys.metadata: store_notes.written(None, notes)})
+    return Put(None, about_namespace(config.namespace_prefix), (record,))
 
 
 ABOUT = "about"
 """The id of the record that names the embedder whose vectors the index holds."""
+MARK = "registry"
+"""The id of the record that names the registry which governs the index."""
 
 
 class Seen(NamedTuple):
@@ -122,7 +149,7 @@ class Seen(NamedTuple):
     stray: bool = False
     writes: bool = True
     answers: bool = True
-    embedder: str | None = None
+    notes: Notes = Notes()
 
 
 def judge(config: PineconeConfig, seen: Seen) -> Posture:
@@ -132,7 +159,7 @@ def judge(config: PineconeConfig, seen: Seen) -> Posture:
     facts = [("index", config.index or config.host or ""), ("client", f"pinecone {version('pinecone')}")]
     if seen.schema is not None:
         facts.append(("kind", f"{seen.schema.kind} index"))
-    return Posture(grade, findings, tuple(facts), embedder=seen.embedder)
+    return Posture(grade, findings, tuple(facts), embedder=seen.notes.embedder, registry=seen.notes.registry)
 
 
 def _findings(config: PineconeConfig, seen: Seen) -> Iterator[Finding]:

@@ -112,6 +112,21 @@ class Put(Request[Done]):
 
 
 @dataclass(frozen=True, slots=True)
+class Patch(Request[bool]):
+    """Set metadata of one record and keep the rest; a record that is not there is not created."""
+
+    partition: str | None
+    namespace: str
+    id: str
+    metadata: Mapping[str, Any]
+
+    @property
+    def writes(self) -> bool:
+        """Always true."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
 class Remove(Request[Done]):
     """Delete the records that are named by `ids`, or those that pass `filter`: exactly one of the two."""
 
@@ -229,4 +244,4 @@ class SourceRows(Request[tuple[Match, ...]]):
 
 Standing = Describe | Schema | MayRead | MayRank | MayWrite | DefaultNamespaceProbe | SourceIds | SourceRows
 """Requests without a tenant, which no flow of an operation makes."""
-AnyRequest = Query | Listing | FetchBy | Put | Remove | Drop | Settle | Standing
+AnyRequest = Query | Listing | FetchBy | Put | Patch | Remove | Drop | Settle | Standing

@@ -78,7 +78,8 @@ class Writer:
                 records = _joined(records, generations)
                 puts = self._puts(partition, records, NO_VERSION)
         outside = self._compile.outside(operation.scope)
-        if (yield from self._any(partition, _ids(records), outside)):
+        # Without a scope to check the ids are not computed.
+        if outside is not NO_ROWS and (yield from self._any(partition, _ids(records), outside)):
             raise _denied("upsert")
         yield from self._write(partition, puts, self._compile.written(records[-1], NO_VERSION))
         if not operation.verbatim:

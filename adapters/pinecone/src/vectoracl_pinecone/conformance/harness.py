@@ -26,6 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import numpy as np
+import orjson
 
 from vectoracl.model.records import Record, Tag
 from vectoracl_conformance.evidence.exchanges import Decoded
@@ -42,6 +43,8 @@ from vectoracl_pinecone.requests import FetchBy, Listing, Put, Query, Remove, Se
 _TAG = ("tenant", "document", "chunk", "generation", "label", "rev", "expires", "producer", "path", "time", "position")
 _READABLE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}\Z")
 _LAG = 60.0
+_PAGES = {False: (100, 25), True: (10_000, 1_000)}
+"""How many ids are listed and how many records are fetched at once: of Pinecone, and of the engine here."""
 _PAUSE = 2.0
 
 
@@ -95,7 +98,7 @@ class PineconeStore(Store):
     def _ask(self, method: str, path: str, **arguments: Any) -> Any:
         answer = self._http.request(method, self._path + path, **arguments)
         answer.raise_for_status()
-        return answer.json()
+        return orjson.loads(answer.content)
 
     def _namespaces(self) -> dict[str, int]:
         counts = self._ask("POST", "/describe_index_stats", json={})["namespaces"]
@@ -110,29 +113,39 @@ class PineconeStore(Store):
         return frozenset(self._namespaces())
 
     def census(self) -> Sequence[Record]:
-        """Read every record of every namespace, but for the store's note about its embedder."""
+        """Read every record of every namespace, but for the store's notes about its embedder and its registry."""
         return [
             self._record(one)
             for name, count in self._namespaces().items()
             if count or self._needle is None
             for one in self._vectors(name)
-            if (name, one["id"]) != (f"{self._prefix}about-", "about")
+            if not (name == f"{self._prefix}about-" and one["id"] in ("about", "registry"))
         ]
 
     def _vectors(self, name: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
+        listed, fetched = _PAGES[self._needle is not None]
         token: str | None = None
         while True:
-            params = {"namespace": name, "limit": 100, **({"paginationToken": token} if token else {})}
+            params = {"namespace": name, "limit": listed, **({"paginationToken": token} if token else {})}
             page = self._ask("GET", "/vectors/list", params=params)
             ids = [one["id"] for one in page["vectors"]]
-            for start in range(0, len(ids), 25):
-                some = ids[start : start + 25]
-                vectors = self._ask("GET", "/vectors/fetch", params={"ids": some, "namespace": name})["vectors"]
+            for start in range(0, len(ids), fetched):
+                some = ids[start : start + fetched]
+                vectors = self._fetched(name, some)
                 rows.extend(vectors[one] for one in some if one in vectors)
             token = (page.get("pagination") or {}).get("next")
             if not token:
                 return rows
+
+    def _fetched(self, name: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        wanted = {"ids": ids, "namespace": name}
+        if self._needle is None:  # Pinecone takes them in the address, where few have room
+            found = self._ask("GET", "/vectors/fetch", params=wanted)
+        else:
+            found = self._ask("POST", "/vectors/fetch", json=wanted)
+        vectors: dict[str, dict[str, Any]] = found["vectors"]
+        return vectors
 
     def _record(self, one: Mapping[str, Any]) -> Record:
         stored = one["metadata"]

@@ -13,6 +13,9 @@ import sys
 import threading
 from typing import Any
 
+_KEPT = 3_600
+"""How many seconds an idle connection is kept."""
+
 
 class Counts:
     """The work of the engine; added up under a lock, since it works in several threads."""
@@ -80,7 +83,11 @@ def _serve(folder: str, port: int) -> None:
 
     app.add_api_route("/_counts", told)
     threading.Thread(target=wait, daemon=True).start()
-    uvicorn.run(_Answered(app, counts, key), host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    # By default idle connections are closed after five seconds; on a busy machine that is while a client sends.
+    uvicorn.run(
+        _Answered(app, counts, key), host="127.0.0.1", port=port, log_level="warning", access_log=False,
+        timeout_keep_alive=_KEPT,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
