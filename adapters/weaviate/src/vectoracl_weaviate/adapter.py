@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, assert_never
@@ -16,6 +17,7 @@ from vectoracl.adapter_api.operations import (
     Fetch,
     Found,
     Include,
+    Relabel,
     Replace,
     Rows,
     Scan,
@@ -27,6 +29,7 @@ from vectoracl.engine.drivers import confined
 from vectoracl.errors import DeniedError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
 from vectoracl.filters.field_types import TAG_FIELDS, FieldType
+from vectoracl.filters.predicate import In, Not, Predicate
 from vectoracl.filters.semantics import tallied
 from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Hit, Record, Vector
@@ -40,7 +43,7 @@ from vectoracl_weaviate.decode import ADAPTER, Decoder, Number, Ranking, Row, Ve
 from vectoracl_weaviate.failures import not_served
 from vectoracl_weaviate.names import id_of, seek_key, tenant_name
 from vectoracl_weaviate.rank_fusion import deeper, first_depth, fused, grouped, leg_depth
-from vectoracl_weaviate.requests import Rights, Tenants, TenantState
+from vectoracl_weaviate.requests import Merge, Rights, Tenants, TenantState
 
 R = TypeVar("R")
 FIRST: Final[Number] = (0, NO_VERSION)
@@ -71,12 +74,30 @@ class _Seen(NamedTuple, Generic[R]):
     value: R
 
 
+class Settled(NamedTuple):
+    """The number of objects that were removed, and of those whose mark was."""
+
+    removed: int
+    unmarked: int
+
+
 class _Leg(NamedTuple):
     """One ranking: the rows that match, the best hits of those, and whether there are no more."""
 
     rows: list[Row]
     hits: list[Hit]
     whole: bool
+
+
+class _Ranked(NamedTuple):
+    """The best hits; `whole` says whether these are all.
+
+    `near` is the number of hits by vector if those were fewer than requested, so that the index has no more, else None.
+    """
+
+    hits: list[Hit]
+    whole: bool
+    near: int | None = None
 
 
 _Published = Mapping[str, "Number | None"]
@@ -99,9 +120,13 @@ def _behind(refused: StoreError) -> StoreError:
 
 
 class WeaviateAdapter:
-    """The Weaviate adapter. Every request names one tenant; a read shows one version of each document."""
+    """The Weaviate adapter. Every request names one tenant; a read shows one version of each document.
 
-    def __init__(self, config: WeaviateConfig, fields: Mapping[str, FieldType]) -> None:
+    With *governed* a registry says which generation that is, in the scope: marks are neither written nor looked for.
+    """
+
+    def __init__(self, config: WeaviateConfig, fields: Mapping[str, FieldType], *, governed: bool = False) -> None:
+        self._governed = governed
         self.config = config
         self._fields = fields
         self._capabilities = capabilities(config)
@@ -127,34 +152,65 @@ class WeaviateAdapter:
         if operation.group_by is not None:
             hits, shortfall = yield from self._groups(operation, condition)
         else:
-            hits, whole = yield from self._ranked(operation, condition, operation.k)
-            shortfall = None
-            if len(hits) < operation.k:
-                shortfall = None if whole else _HIDDEN
-                if whole and self.config.index != "flat" and not isinstance(operation.query, Lexical):
-                    visible = yield from self._number(operation.partition, condition, quick=True)
-                    shortfall = _SHORT if min(operation.k, visible) > len(hits) else None
+            ranked = yield from self._ranked(operation, condition, operation.k)
+            hits, shortfall = ranked.hits, None
+            if len(hits) < operation.k and not ranked.whole:
+                shortfall = _HIDDEN
+            elif (yield from self._lost(operation.partition, condition, ranked, operation.k)):
+                shortfall = _SHORT
         if shortfall is None and self._replicas > 1:
             shortfall = _STALE  # whatever consistency is asked for: see the guide
         if operation.min_score is not None:
             hits = [hit for hit in hits if hit.score >= operation.min_score]
         return Found(_plain(hits, operation.include), shortfall is None, shortfall)
 
+    def _lost(self, partition: str, condition: Condition, ranked: _Ranked, limit: int) -> Flow[bool]:
+        """Return whether, of a ranking for *limit*, the vector index returned all that it has, and the scope has more.
+
+        A graph may not reach a row; an index that is built later, or was lost with its node, may not have it.
+        """
+        if ranked.near is None or self.config.index == "flat":
+            return False
+        if len(ranked.hits) >= limit and condition.sure is None:
+            return False  # as many as were requested, and to count the others each would have to be read
+        return (yield from self._number(partition, condition, quick=True)) > ranked.near
+
     def _groups(self, operation: Search, condition: Condition) -> Flow[tuple[list[Hit], str | None]]:
         """Rank deeper and deeper until the best documents, and the best hits of each, are sure."""
         most = self.config.max_k
         depth = min(most, first_depth(operation))
         while True:
-            hits, exhausted = yield from self._ranked(operation, condition, depth)
-            groups = grouped(hits, operation, exhausted=exhausted)
-            if groups.whole:
+            ranked = yield from self._ranked(operation, condition, depth)
+            groups = grouped(ranked.hits, operation)
+            if groups.full:
                 return groups.hits, None
+            if ranked.whole:
+                short = yield from self._short_groups(operation, condition, ranked, depth)
+                return groups.hits, _SHORT if short else None
             if depth >= most:
                 return groups.hits, _DEEP
             depth = deeper(depth, most)
 
-    def _ranked(self, operation: Search, condition: Condition, limit: int) -> Flow[tuple[list[Hit], bool]]:
-        """Return the best *limit* hits, and whether there are no more."""
+    def _short_groups(self, operation: Search, condition: Condition, ranked: _Ranked, limit: int) -> Flow[bool]:
+        """Return whether documents, or hits of one, are too few because the vector index does not have them."""
+        partition = operation.partition
+        if not (yield from self._lost(partition, condition, ranked, limit)):
+            return False
+        if not ranked.hits or isinstance(operation.query, HybridQuery):
+            return True  # in a hybrid ranking, what the index lacks would change the ranks of the others
+        counts = Counter(hit.document for hit in ranked.hits)
+
+        def number(documents: Predicate) -> Flow[int]:
+            part = self._compile.condition(operation.scope, operation.where, documents)
+            return self._number(partition, part, quick=True)
+
+        if len(counts) < operation.k and (yield from number(Not(In("@document", tuple(counts))))):
+            return True
+        few = {name: count for name, count in counts.items() if count < operation.per_group}
+        return bool(few) and (yield from number(In("@document", tuple(few)))) > sum(few.values())
+
+    def _ranked(self, operation: Search, condition: Condition, limit: int) -> Flow[_Ranked]:
+        """Return the best *limit* hits."""
         compiled, partition, query = self._compile, operation.partition, operation.query
         include = operation.include | _METADATA if condition.fields else operation.include
         markers = bool(condition.fields)
@@ -165,7 +221,7 @@ class WeaviateAdapter:
         def words(text: str, where: Compiled, most: int) -> Request[Sequence[Any]]:
             return compiled.words(partition, where, text, most, include, markers=markers)
 
-        def ask(more: Compiled, published: _Published) -> Flow[_Seen[tuple[list[Hit], bool]]]:
+        def ask(more: Compiled, published: _Published) -> Flow[_Seen[_Ranked]]:
             where = every([condition.rows, more])
 
             def leg(look: _Look, by: Ranking, depth: int, first: Sequence[Any] | None = None) -> Flow[_Leg]:
@@ -174,10 +230,10 @@ class WeaviateAdapter:
             match query:
                 case VectorQuery(vector=vector):
                     one = yield from leg(partial(near, vector), "near", limit)
-                    return _Seen(one.rows, (one.hits, one.whole))
+                    return _Seen(one.rows, _Ranked(one.hits, one.whole, _end(one, limit)))
                 case Lexical(text=text):
                     one = yield from leg(partial(words, text), "words", limit)
-                    return _Seen(one.rows, (one.hits, one.whole))
+                    return _Seen(one.rows, _Ranked(one.hits, one.whole))
                 case HybridQuery(text=text, vector=vector):
                     depth = leg_depth(limit, self.config.max_k)
                     first = yield from together(near(vector, where, depth), words(text, where, depth))
@@ -185,7 +241,8 @@ class WeaviateAdapter:
                     right = yield from leg(partial(words, text), "words", depth, first[1])
                     hits = fused([left.hits, right.hits])
                     whole = len(hits) <= limit and left.whole and right.whole
-                    return _Seen([*left.rows, *right.rows], (hits[:limit], whole))
+                    ranked = _Ranked(hits[:limit], whole, _end(left, depth))
+                    return _Seen([*left.rows, *right.rows], ranked)
             assert_never(query)
 
         return (yield from self._steady(partition, ask))
@@ -492,6 +549,8 @@ class WeaviateAdapter:
         published: dict[str, Number | None] = {}
         for _ in range(_ROUNDS):
             answer = yield from ask(self._compile.only(published), published)
+            if self._governed:
+                return answer.value
             marks_by_document = _by_document(row.version for row in answer.rows)
             loud = [name for name, marks in marks_by_document.items() if not _is_settled(marks)]
             if not loud and not published:
@@ -573,6 +632,10 @@ class WeaviateAdapter:
         """Write into the published version of each document, or the next one if it is replaced in the meantime."""
         compiled, partition = self._compile, operation.partition
         documents = sorted({record.tag.document for record in operation.records})
+        if self._governed:  # it reads first as well: a tenant that is missing is noticed
+            yield from compiled.listing(partition, compiled.documents(documents), 1, compiled.places)
+            yield from compiled.put(partition, [(record, NO_VERSION) for record in operation.records])
+            return len(operation.records)
         numbers = yield from self._numbers(partition, documents)
         scope = compiled.condition(operation.scope)
         records = list(operation.records)
@@ -688,6 +751,8 @@ class WeaviateAdapter:
     def _delete(self, partition: str, condition: Condition, base: Compiled) -> Flow[int]:
         """Count and delete; a decided replacement is ended first, since its deciding object may be among them."""
         where = every([condition.rows, base])
+        if self._governed:
+            return (yield from self._drop(partition, self._compile.whole() if where is ALL_ROWS else where))
         compiled, pending = self._compile, every([where, self._compile.marked()])
         number, marked = yield from together(compiled.tally(partition, where), compiled.tally(partition, pending))
         if marked:
@@ -744,6 +809,45 @@ class WeaviateAdapter:
                 break
         return gone
 
+    def relabel(self, operation: Relabel) -> Flow[int | None]:
+        """Write the labels of documents into their objects of a lower rev, as read before: a merge has no condition.
+
+        The core lets one process at a time do so. A merge creates no object.
+        """
+        return (yield from self._reading(operation.partition, lambda: self._relabel(operation), 0))
+
+    def _relabel(self, operation: Relabel) -> Flow[int]:
+        compiled, partition, changed = self._compile, operation.partition, 0
+        changes = {(one.document, one.generation): one for one in operation.changes}
+        objects = yield from self._all(partition, compiled.generation(changes), compiled.properties(frozenset()))
+        merges: list[Merge] = []
+        for row in self._decode.rows(objects):
+            change = changes.get((row.hit.document, row.hit.tag.generation))
+            if change is not None and row.hit.tag.rev < change.rev:
+                merges.append(compiled.label(partition, row.version.id, change))
+        for start in range(0, len(merges), _CONCURRENT):
+            changed += sum((yield from together(*merges[start : start + _CONCURRENT])))
+        return changed
+
+    def settled(self, partition: str) -> Flow[Settled]:
+        """Leave one version of each document, the one that readers see, without marks; for `provision` only.
+
+        A registry, which takes over then, knows a version by its generation alone and reads no marks.
+        """
+        compiled, removed, unmarked = self._compile, 0, 0
+        objects = yield from self._all(partition, ALL_ROWS, compiled.places)
+        for document, marks in sorted(_by_document(map(self._decode.version, objects)).items()):
+            if _is_settled(marks):
+                continue
+            yield from self._finish(partition, [document])
+            versions, published = yield from self._document(partition, document)
+            for number in sorted({one.number for one in versions if one.number != published}):
+                removed += yield from self._drop(partition, compiled.exactly(document, number))
+            rest = [one.id for one in versions if one.number == published and one.pending]
+            yield from self._each([compiled.unmark(partition, id_) for id_ in rest])
+            unmarked += len(rest)
+        return Settled(removed, unmarked)
+
     # What touches no rows, and what touches all
 
     def posture(self) -> Flow[Posture]:
@@ -767,6 +871,11 @@ class WeaviateAdapter:
                 request = self._compile.near_of(name, query.vector, k)
                 hits.extend(self._decode.near((yield from request)))
         return Found(sorted(hits, key=lambda hit: -hit.score)[:k])
+
+
+def _end(leg: _Leg, limit: int) -> int | None:
+    """Return the number of hits of a ranking for *limit* that came to an end before, else None."""
+    return len(leg.hits) if leg.whole and len(leg.hits) < limit else None
 
 
 def _too_many_conflicts(sent: Literal["no", "unknown"] = "no") -> StoreError:

@@ -35,4 +35,6 @@ def capabilities(config: WeaviateConfig) -> Capabilities:
         deadlines="client",
         parallel=config.parallel,
         verbatim=True,
+        relabel="blind",
+        governed_numbers="rows",
     )

@@ -13,7 +13,7 @@ import numpy as np
 from weaviate.proto.v1 import aggregate_pb2, base_pb2, base_search_pb2, batch_delete_pb2, batch_pb2, search_get_pb2
 
 from vectoracl.adapter_api.chunk_validation import dump_metadata
-from vectoracl.adapter_api.operations import ChunkRef, Delete, Include
+from vectoracl.adapter_api.operations import ChunkRef, Delete, Include, LabelChange
 from vectoracl.adapter_api.selectors import refs_condition, selected
 from vectoracl.errors import InvalidInputError, RefusedError, TooLargeError
 from vectoracl.filters.boolean_compiler import ALL_ROWS, NO_ROWS
@@ -176,8 +176,23 @@ class WeaviateCompiler:
     def near(
         self, partition: str, where: Compiled, vector: Vector, limit: int, include: Include, *, markers: bool = False
     ) -> Find:
-        """Compile a ranking by *vector* of the objects that pass *where*. Raises: InvalidInputError."""
-        return Find(partition, self._near(_name(partition), where, vector, limit, include, markers=markers))
+        """Compile a ranking by *vector* of the objects that pass *where*. Raises: InvalidInputError.
+
+        Without a filter an HNSW index walks its graph and may miss near objects. It compares each object that a filter
+        names, as long as they are fewer than the collection's `flatSearchCutoff`. So there always is a filter.
+        """
+        named = self._named(partition, where)
+        return Find(partition, self._near(_name(partition), named, vector, limit, include, markers=markers))
+
+    def _named(self, partition: str, where: Compiled) -> Compiled:
+        """Return *where* of the objects that name the tenant, as each of its shard does; a flat index does not need it.
+
+        A negation alone would not do: in a shard that was loaded again it also names the objects that were deleted
+        before, and may seem to name too many.
+        """
+        if self._config.index == "flat":
+            return where
+        return every([keyword(self._keys.tenant, partition), where])
 
     def _near(
         self, name: str, where: Compiled, vector: Vector, limit: int, include: Include, *, markers: bool = False
@@ -201,7 +216,8 @@ class WeaviateCompiler:
 
     def near_of(self, name: str, vector: Vector, k: int) -> Find:
         """Compile one tenant's part (by Weaviate's *name*) of a search over all tenants; for `hazmat` only."""
-        return Find(None, self._near(name, ALL_ROWS, vector, k, frozenset({"text", "metadata"})))
+        named = self.generations(gte=0)  # each object: see `near`
+        return Find(None, self._near(name, named, vector, k, frozenset({"text", "metadata"})))
 
     def words(
         self, partition: str, where: Compiled, text: str, limit: int, include: Include, *, markers: bool = False
@@ -388,6 +404,16 @@ class WeaviateCompiler:
         return Merge(
             partition, _name(partition), id_, {self._keys.pending: escape(NO_MARK), self._keys.committed: False}
         )
+
+    def generation(self, places: Iterable[tuple[str, int]]) -> Compiled:
+        """Return that the object is of one of these generations of documents."""
+        return keyword(self._keys.docgen, *(docgen(document, number) for document, number in places))
+
+    def label(self, partition: str, id_: str, change: LabelChange) -> Merge:
+        """Compile the writing of label, expiry and rev into one object; one that is gone is not created."""
+        keys = self._keys
+        properties = {keys.label: escape(change.label), keys.expires: change.expires, keys.rev: change.rev}
+        return Merge(partition, _name(partition), id_, properties)
 
     def state(self, partition: str) -> State:
         """Compile the question whether the tenant is served."""

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from vectoracl.adapter_api import store_notes
 from vectoracl.adapter_api.adoption import printable
+from vectoracl.adapter_api.adoption_template import AdoptsInShares
 from vectoracl.adapter_api.contract import Adopted, Progress, Request, TenantInfo
 from vectoracl.engine.drivers import run
 from vectoracl.errors import RefusedError, StoreError, without_context
@@ -21,6 +22,7 @@ from vectoracl.filters.boolean_compiler import ALL_ROWS
 from vectoracl.filters.field_types import FieldType
 from vectoracl.model.identifiers import check_tenant, stored_tenant
 from vectoracl_weaviate import schema, tenant_keys
+from vectoracl_weaviate.adapter import WeaviateAdapter
 from vectoracl_weaviate.adopt import Adoption
 from vectoracl_weaviate.answers import EXISTS, NO_ASYNC_INDEXING, NOT_PROVISIONED, UNSETTLED, error_of
 from vectoracl_weaviate.backfill import backfill, compare
@@ -38,7 +40,7 @@ _ATTEMPTS = 3
 _WORDS = {"active": "HOT", "inactive": "COLD", "offloaded": "FROZEN"}
 
 
-class WeaviateOperator:
+class WeaviateOperator(AdoptsInShares):
     """Operator's work on one configured store."""
 
     def __init__(
@@ -131,6 +133,42 @@ class WeaviateOperator:
         if adopt is not None:
             lines += self._adoption(adopt, progress).copy(adopted)
         return lines or ["everything is in place"]
+
+    def settle(self) -> list[str]:
+        """Leave one version of each document, without marks; see `settle`. Raises: RefusedError."""
+        found = self._ask(Describe())
+        if found is None:
+            return []
+        if schema.kept_registry(found) is not None:
+            raise RefusedError(
+                "The collection is under a registry, whose unpublished generations are not for this to judge. Run "
+                "`vectoracl reconcile`.",
+                field="registry",
+            )
+        resting = sum(state != "active" for state in self._ask(Tenants()).values())
+        if resting:
+            raise RefusedError(
+                f"{resting} tenants are not active, so their documents cannot be registered. Activate them (vectoracl "
+                "tenants activate), and provision again.",
+                field="registry",
+            )
+        removed = unmarked = 0
+        for info in self.tenants():
+            one = run(WeaviateAdapter(self._config, self._fields).settled(info.tenant), {"store": self._port})
+            removed, unmarked = removed + one.removed, unmarked + one.unmarked
+        if not removed and not unmarked:
+            return []
+        return [f"removed what interrupted writes had left: {removed:,} chunks that no one saw, and {unmarked:,} marks"]
+
+    def mark(self, registry: str | None) -> list[str]:
+        """Note which registry governs the collection, in its description; None removes the note."""
+        found = self._ask(Describe())
+        if found is None:
+            raise error_of(NOT_PROVISIONED, write=False)
+        body = {**found, "description": store_notes.marked(found.get("description"), registry)}
+        self._change_schema("PUT", f"/v1/schema/{self._config.collection}", body)
+        name = self._config.collection
+        return [f"{'marked' if registry else 'removed the mark of'} the collection {name} as governed by the registry"]
 
     def _brought_about(self, progress: Progress | None) -> list[str]:
         """Apply the missing steps, and read the collection again if another process did one of them in the meantime.
@@ -225,10 +263,14 @@ class WeaviateOperator:
 
     # Tenants
 
-    def tenants(self) -> list[TenantInfo]:
+    def tenants(self, *, progress: Progress | None = None) -> list[TenantInfo]:
         """List the tenants with their rows; those that are not active cannot be counted."""
         states: Mapping[str, TenantState] = self._ask(Tenants())
-        tenants = [self._info(name, state) for name, state in states.items()]
+        tenants = []
+        for name, state in states.items():
+            tenants.append(self._info(name, state))
+            if progress is not None:
+                progress("counting tenants", len(tenants), len(states))
         return sorted(tenants, key=lambda one: one.tenant)
 
     def _info(self, name: str, state: TenantState) -> TenantInfo:

@@ -62,7 +62,9 @@ def vectoracl_open(config: WeaviateConfig, context: OpenContext) -> Opened:
     def found(_: Port) -> frozenset[str]:
         return frozenset({f"{store_identity.address(config.url, {'http': 80, 'https': 443})}/{config.collection}"})
 
-    return Opened(WeaviateAdapter(config, context.fields), port, aport, operator, server, found)
+    return Opened(
+        WeaviateAdapter(config, context.fields, governed=context.governed), port, aport, operator, server, found
+    )
 
 
 @hookimpl

@@ -87,7 +87,8 @@ def judge(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Snaps
     if config.tenant_keys is not None:
         facts.append(("tenants' keys", f"{looked.keys}, {len(looked.rights) - 1} of them checked"))
     embedder = None if looked.found is None else store_notes.embedder_of(schema.kept(looked.found))
-    return Posture(grade, findings, tuple(facts), embedder=embedder)
+    registry = None if looked.found is None else schema.kept_registry(looked.found)
+    return Posture(grade, findings, tuple(facts), embedder=embedder, registry=registry)
 
 
 def _findings(config: WeaviateConfig, fields: Mapping[str, FieldType], looked: Snapshot) -> Iterator[Finding]:

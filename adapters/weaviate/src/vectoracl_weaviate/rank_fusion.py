@@ -16,10 +16,10 @@ _LEAST_LEG = 100
 
 
 class Groups(NamedTuple):
-    """The hits of the best documents; `whole` is whether a deeper ranking could add none to them."""
+    """The hits of the best documents; `full` is whether they are as many as were asked for, of each document too."""
 
     hits: list[Hit]
-    whole: bool
+    full: bool
 
 
 def leg_depth(limit: int, most: int) -> int:
@@ -52,7 +52,7 @@ def deeper(depth: int, most: int) -> int:
     return min(most, depth * _DEEPER)
 
 
-def grouped(hits: Sequence[Hit], operation: Search, *, exhausted: bool) -> Groups:
+def grouped(hits: Sequence[Hit], operation: Search) -> Groups:
     """Return up to `per_group` hits of each of the best `k` documents, in the order of the scores."""
     counts: dict[str, int] = {}
     best_hits: list[Hit] = []
@@ -64,4 +64,4 @@ def grouped(hits: Sequence[Hit], operation: Search, *, exhausted: bool) -> Group
         if position < operation.per_group:
             best_hits.append(hit)
     full = len(counts) == operation.k and all(count >= operation.per_group for count in counts.values())
-    return Groups(best_hits, exhausted or full)
+    return Groups(best_hits, full)

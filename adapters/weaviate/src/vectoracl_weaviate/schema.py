@@ -112,6 +112,14 @@ def kept(found: Mapping[str, Any]) -> dict[str, Any]:
     return store_notes.read(found.get("description"))
 
 
+def kept_registry(found: Mapping[str, Any]) -> str | None:
+    """Return the registry that governs the collection; a mark that cannot be read is not ours."""
+    notes = kept(found)
+    if store_notes.REGISTRY not in notes:
+        return None
+    return store_notes.registry_of(notes) or "(unreadable)"
+
+
 def description(config: WeaviateConfig, found: str | None, embedder: str | None) -> str:
     """Return the description with a note of the embedder and the dimension; Weaviate has no setting for either."""
     before = store_notes.read(found)
