@@ -14,11 +14,11 @@ from rich.console import Console
 
 from vectoracl._util.private_files import try_output
 from vectoracl_conformance.context.corpus import DECOYS
+from vectoracl_conformance.isolated.clean_python import become, is_clean
 from vectoracl_conformance.reporting.report import begin, print_table, write_html, write_json, write_junit
-from vectoracl_conformance.running.clean_python import become, is_clean
 from vectoracl_conformance.running.runner import TIMEOUT, Ask, run
 from vectoracl_conformance.running.soak import soak
-from vectoracl_conformance.verdict import CALLS, EXCUSABLE, REQUIRED
+from vectoracl_conformance.verdict import EXCUSABLE, REQUIRED
 
 SILENT = 5.0  # seconds
 
@@ -95,10 +95,11 @@ def conformance(
     ] = "",
     quick: Annotated[  # noqa: FBT002
         bool,
-        typer.Option("--quick", help="Run less, in at most 30 seconds. Certifies nothing: the exit code is never 0."),
-    ] = False,
-    calls: Annotated[  # noqa: FBT002
-        bool, typer.Option("--calls", help="Also perform the generated calls (C1 to C4, provisional; minutes).")
+        typer.Option(
+            "--quick",
+            help="Run the named checks alone, on memory half a minute: no generated calls (C1 to C4) and no X6. "
+            "Certifies nothing: the exit code is never 0.",
+        ),
     ] = False,
     hours: Annotated[
         float,
@@ -144,15 +145,12 @@ def conformance(
         timing=timing,
         python=python,
         quick=quick,
-        calls=calls or any(id_ in CALLS for id_ in chosen),
         path=_PATH,
     )
     if quick and (chosen or hours or mutants or matrix or mutant or timing):
         _refuse(aside, "--quick runs one fixed part of the kit. Leave it out to use the other options.")
     if hours and chosen:
         _refuse(aside, "--hours follows a complete run. Leave --only out, or --hours.")
-    if hours and not calls:
-        _refuse(aside, "--hours repeats the generated calls. Leave it out, or add --calls.")
     outputs = [
         (path, write)
         for path, write in ((json_path, write_json), (junit, write_junit), (html, write_html))
@@ -174,10 +172,15 @@ def conformance(
             killed_by = " ".join(event["killed_by"])
             result = f"killed by {killed_by}" if killed_by else "survived"
             aside.print(f"mutant {event['done']} of {event['total']}, {event['name']}: {result}", style="dim")
+        elif event["event"] == "note" and event["outcome"] not in ("passed", "unsupported, verified"):
+            why = " ".join(str(event.get("reason", "")).split())[:300]  # at once: the run may take minutes more
+            aside.print(f"{event['id']} {event['mode']}: {event['outcome']}: {why}", markup=False, soft_wrap=True)
         elif event["event"] == "note" and (aside.is_terminal or time.monotonic() >= printed_at[0] + SILENT):
             printed_at[0] = time.monotonic()
             aside.print(f"{event['id']} {event['mode']}: {event['outcome']}", style="dim")
-
+        elif event["event"] == "progress" and time.monotonic() >= printed_at[0] + SILENT:
+            printed_at[0] = time.monotonic()
+            aside.print(event["text"], style="dim", markup=False)
         elif event["event"] == "soak":
             aside.print(f"repetition {event['runs']}, seed {event['seed']}: {len(event['failures']) or 'none'} failed; "
                         f"{event['left']:.2f} hours left", style="dim")  # fmt: skip

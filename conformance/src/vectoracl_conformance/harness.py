@@ -243,12 +243,15 @@ class Harness(ABC):
     """An adapter as the kit knows it: the name that config uses, and the product's.
 
     `metrics` are those that `fresh` can make a store for. All its stores have one configuration, but for the place, the
-    dimension and the metric: the report certifies that one.
+    dimension and the metric: the report certifies that one. `thousands` is whether a tenant of the generated calls may
+    have thousands of rows, and a read 64 partitions. A store that reads every row in Python for each request may leave
+    them out, and the report says so.
     """
 
     adapter: str
     store: str = ""
     metrics: Sequence[Literal["cosine", "inner", "l2"]] = ("cosine",)
+    thousands: bool = True
 
     @abstractmethod
     def server(self) -> Server:

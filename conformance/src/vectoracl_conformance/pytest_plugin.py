@@ -28,11 +28,10 @@ from vectoracl._util.file_lock import FileLock
 from vectoracl_conformance.context.corpus import DECOYS
 from vectoracl_conformance.reporting.report import failure_details
 from vectoracl_conformance.running.window import RunnerProcess
-from vectoracl_conformance.verdict import CALLS, EXIT, MISSING, MODES, REQUIRED, Noted
+from vectoracl_conformance.verdict import EXIT, MISSING, MODES, REQUIRED, Noted
 
 _FOLDER = "vectoracl_conformance"
 _POLL = 0.1  # seconds
-_SHOWN = tuple(id_ for id_ in REQUIRED if id_ not in CALLS)  # the runner leaves the provisional calls out
 _NOT_SHOWN = "its tests were not run here, so there was no run to show"
 NOT_A_CERTIFICATE = "This shows a run. Only the report of this is a certificate: vectoracl conformance {} --json FILE"
 _subscribed = pytest.StashKey[dict[str, "Subscription"]]()
@@ -163,7 +162,7 @@ def subscribe(
 
         vectoracl_conformance = subscription
 
-        @pytest.mark.parametrize("id_", _SHOWN)
+        @pytest.mark.parametrize("id_", REQUIRED)
         @pytest.mark.parametrize("mode", MODES)
         def test_check(self, id_: str, mode: str, request: pytest.FixtureRequest) -> None:
             """Show one check."""

@@ -6,6 +6,7 @@ A check is one coroutine that serves sync and async. Importing this package regi
 from vectoracl_conformance.checks import (
     calls,
     concurrent_writers,
+    governance,
     isolation,
     lexical,
     principal,
@@ -17,5 +18,17 @@ from vectoracl_conformance.checks import (
 )
 from vectoracl_conformance.context.registry import CHECKS, Check
 
-MODULES = (read, lexical, concurrent_writers, versions, write, principal, session, side_channels, isolation, calls)
+MODULES = (
+    read,
+    lexical,
+    concurrent_writers,
+    versions,
+    write,
+    principal,
+    session,
+    side_channels,
+    isolation,
+    governance,
+    calls,
+)
 __all__ = ["CHECKS", "MODULES", "Check"]

@@ -36,7 +36,8 @@ async def c2_writes_equal_the_reference(t: Assertions) -> None:
     "sequences with failures, and calls in flight",
     attack=(
         "Walk through reads and writes of many principals, with lost connections before and after a request, "
-        "cancellations, changed rules and up to 64 calls in flight in between."
+        "cancellations, writes that the store denies, changed rules and up to 64 calls in flight in between; ask again "
+        "after each way to write, and with each argument changed."
     ),
     breach=(
         "The call after a failure or next to others is answered wrongly, or a failed write leaves neither the old rows "

@@ -18,6 +18,7 @@ from vectoracl_conformance.generated.pair import Difference, Pair, runs, writes
 from vectoracl_conformance.generated.parameters import plan_data, plan_reads, plan_writes
 from vectoracl_conformance.generated.reference import LoadError, Mode, Reference, Side
 from vectoracl_conformance.generated.sequences import Walk, drawn_changes, walk
+from vectoracl_conformance.generated.simultaneous import rounds
 from vectoracl_conformance.generated.world import Size, World, build_world
 from vectoracl_conformance.harnesses.memory import census_text
 from vectoracl_conformance.isolated.process import Far
@@ -124,7 +125,8 @@ class Bench:
         reads = [timed(one)[1] for one in plans[0].calls]
         telling = [timed(one)[1] for one in plans[0].calls if one.sensitive] or reads
         changes = drawn_changes(self.world, reads)
-        self._steps = walk(seed, telling, changes, self.world.rules, whole=size == "full")
+        laid_out = rounds(self.world, plans[1].calls, whole=size == "full")
+        self._steps = walk(self.world, telling, changes, laid_out, whole=size == "full")
         self._far: Far | None = None
         self._rows = self._start
 

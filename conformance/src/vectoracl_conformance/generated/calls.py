@@ -15,7 +15,9 @@ from vectoracl.model.principal import Principal
 from vectoracl_conformance.context.check_context import claims_of
 from vectoracl_conformance.context.table_policy import Rules as Rules
 
-ACTIONS: Mapping[str, Action] = {"search_many": "search", "facets": "scan", "page": "scan", "load": "upsert"}
+ACTIONS: Mapping[str, Action] = {
+    "search_many": "search", "facets": "scan", "page": "scan", "load": "upsert", "update_metadata": "upsert",
+}  # fmt: skip
 """The actions of the methods that are not named after theirs."""
 
 
@@ -96,3 +98,11 @@ def calls_in(step: Step) -> tuple[Call, ...]:
         case Together(calls, _):
             return calls
     return ()
+
+
+def tenants(call: Call, rules: Rules) -> frozenset[str]:
+    """Return the tenants whose rows the call may concern."""
+    table = rules.get(call.principal.id)
+    if table is None:
+        return frozenset({call.principal.tenant})
+    return frozenset(table.get(call.action, {}))

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vectoracl import errors
 from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.client.bulk_load import LoadReport
 from vectoracl.engine.arguments import INCLUDE
 from vectoracl.model.queries import Hybrid, Lexical
-from vectoracl.model.records import Facet, Hit, Page, Record, Result, Written
+from vectoracl.model.records import Facet, Hit, Page, Record, Result, Updated, Written
 from vectoracl_conformance.generated.calls import Call
 from vectoracl_conformance.generated.content import Key, Precision, key, named, row_problem, same, unique
 from vectoracl_conformance.generated.fusion import missing_problem, ranges, score_problem
@@ -34,6 +35,14 @@ def error_of(outcome: Outcome) -> tuple[str, str]:
     """Return the class and the code of the error, by which programs tell errors apart."""
     known, name, _, data = outcome[1]
     return known or name, str(data.get("code", ""))
+
+
+def of_the_store(outcome: Outcome) -> bool:
+    """Return whether the outcome is a failure of the store: the library's StoreError or a subclass of it."""
+    if outcome[0] != "error":
+        return False
+    kind = getattr(errors, outcome[1][0], None)
+    return isinstance(kind, type) and issubclass(kind, errors.StoreError)
 
 
 def shown(outcome: Outcome) -> str:
@@ -112,6 +121,9 @@ class Comparison:
                 return self._listed(right.hits, got.hits, include) or self._end(call, right, got)
             case Written():
                 return self._written(call, right, got)
+            case Updated():
+                same_ = (right.count, right.atomic) == (got.count, got.atomic)
+                return None if same_ else f"{_short(got)}, not {_short(right)}"
             case LoadReport() if right.batches < got.batches <= got.written:  # a store that takes less at once
                 return structure_problem(replace(right, batches=got.batches), got)
             case list() if (right and isinstance(right[0], Hit)) or (got and isinstance(got[0], Hit)):
@@ -182,8 +194,9 @@ class Comparison:
         problem = unique(got) or _flags(right, got) or _too_many(call, got)
         if problem is not None:
             return problem
-        self.hits[0] += len(got)
-        self.hits[1] += len(right)
+        if not got.complete:
+            self.hits[0] += len(got)
+            self.hits[1] += len(right)
         include = frozenset(call.arguments.get("include", INCLUDE))
         words = words_of(call.arguments.get("query"))
         scored = words is None or words in self.ranked_alike

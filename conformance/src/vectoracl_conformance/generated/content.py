@@ -196,6 +196,19 @@ class Census:
                 return f"the store wrote {named(place)} again, which the call does not concern"
         return self._generations()
 
+    def differing(self, right: Census, precision: Precision, before: tuple[Census, Census] | None = None) -> set[Key]:
+        """Return the keys of the rows that the reference lacks, holds with another content, or did not write again.
+
+        *before* is as in `problem`.
+        """
+        return {
+            place
+            for place, row in self.rows.items()
+            if place not in right.rows
+            or row_problem(right.rows[place], row, precision) is not None
+            or (before is not None and _again(place, (right, self), before))
+        }
+
     def _generations(self) -> str | None:
         versions: dict[tuple[str, str], int] = {}
         for row in self.rows.values():
@@ -213,8 +226,14 @@ class Census:
         )
 
 
+def _again(place: Key, now: tuple[Census, Census], before: tuple[Census, Census]) -> bool:
+    """Return whether the store has written a row again, which the reference has not. Each pair has the reference's."""
+    (right, row), (old_right, old) = ([one.rows.get(place) for one in pair] for pair in (now, before))
+    return right is old_right and old is not None and row is not old
+
+
 def _unchanged(old: Record, new: Record) -> bool:
-    return (
+    return old is new or (
         old.tag == new.tag
         and old.text == new.text
         and same(old.metadata, new.metadata)

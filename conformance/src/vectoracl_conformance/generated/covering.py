@@ -7,7 +7,7 @@ Engineering 23(7), 1997). What is covered is counted afterwards, from the rows a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -99,6 +99,8 @@ Pair = tuple[tuple[str, str], tuple[str, str]]
 """Two levels of two parameters: ((parameter, level), (parameter, level))."""
 Forbidden = Mapping[Pair, str]
 """Pairs that no call has, each with the reason."""
+Watch = Callable[[str], None]
+"""Receives the progress of the drawing of calls, which takes a minute on a busy machine."""
 
 
 class Space:
@@ -129,6 +131,17 @@ class Space:
             one.name: one.levels[number - start]
             for one, number, start in zip(self.parameters, row, self.starts, strict=False)
         }
+
+
+def unwatched(_: str) -> None:
+    """Do nothing with the progress."""
+
+
+def watched(method: str, rows: Sequence[Mapping[str, str]], watch: Watch) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Yield the rows of *method* with their numbers, and report each to *watch*."""
+    for number, row in enumerate(rows):
+        watch(f"{method}, {number:,} of {len(rows):,}")
+        yield number, row
 
 
 def rows_of(space: Space, seed: int, most: int | None = None, tries: int = 3) -> list[list[int]]:

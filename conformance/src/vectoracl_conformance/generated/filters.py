@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ from vectoracl.filters.predicate import (
 from vectoracl.filters.semantics import compile_test
 from vectoracl.model.identifiers import check_text
 from vectoracl.model.records import DEFAULT_LABEL, NEVER_EXPIRES, Chunk, Tag
+from vectoracl_conformance.generated.confusions import keys_of
 from vectoracl_conformance.generated.values import HOSTILE, Draw, alike
 
 Mask = NDArray[np.bool_]
@@ -80,6 +83,8 @@ class Rows:
         self._odd: dict[str, list[Any]] = {}
         self._columns: dict[str, list[Any]] = {}
         self._close: dict[str, list[list[Any]]] = {}
+        self._values: dict[str, list[Any]] = {}
+        self._indexes: dict[tuple[str, str], dict[Any, list[Any]]] = {}
 
     @cached_property
     def tags(self) -> list[Tag]:
@@ -160,6 +165,25 @@ class Rows:
         mask = np.array(values, bool)
         self._masks[id(predicate)] = (predicate, mask)
         return mask
+
+    def values(self, name: str) -> Sequence[Any]:
+        """Return the different values of the field *name*; of lists those of their elements."""
+        if name not in self._values:
+            held = [one for one in self._column(name) if one is not None]
+            flat = [one for value in held for one in (value if isinstance(value, list) else [value])]
+            self._values[name] = _scalars([one for one in flat if isinstance(one, str | int | float | datetime)])
+        return self._values[name]
+
+    def index(self, name: str, key: str) -> Mapping[Any, Sequence[Any]]:
+        """Return the values of `values` by what a store may compare in their place; see `confusions.keys_of`."""
+        if (name, key) not in self._indexes:
+            index: dict[Any, list[Any]] = {}
+            for one in self.values(name):
+                make = keys_of(type(one)).get(key)
+                if make is not None:
+                    index.setdefault(make(one), []).append(one)
+            self._indexes[name, key] = index
+        return self._indexes[name, key]
 
     def keep(self, predicate: Predicate) -> None:
         """Evaluate a composite *predicate* once and for all."""
@@ -358,8 +382,12 @@ def _producer(rows: Rows, draw: Draw) -> Predicate | None:
 
 
 def _time(rows: Rows, draw: Draw) -> Predicate | None:
+    """Draw a filter on the time of writing that all rows match, or one that none does: nothing else is known of it."""
     del rows
-    return Range("@time", gt=draw.py.randrange(1_600_000_000))
+    past, future = draw.py.randrange(1_600_000_000), _LATER + draw.py.randrange(1, 10**9)
+    all_match = (Range("@time", gt=past), Range("@time", lte=future), Range("@time", gte=past, lt=future))
+    none_match = (Range("@time", lt=past), Range("@time", gt=future))
+    return draw.py.choice(draw.py.choice((all_match, none_match)))
 
 
 def _hostile(rows: Rows, draw: Draw) -> Predicate | None:
@@ -477,12 +505,34 @@ def _wide(leaf: Predicate, other: Pick, single: Pick) -> Predicate:
     return And((Or((*groups, leaf, single())), Or((leaf, Not(other()), single()))))
 
 
+def _tree(leaf: Predicate, other: Pick, single: Pick) -> Predicate:
+    """Join *leaf* with others to a tree of two or three levels; what has been drawn decides its form."""
+    first, second = other(), other()
+    # What was drawn is the source of the form: a maker has no other one.
+    form = zlib.crc32(repr((first, second)).encode())
+    inner = (leaf, first) if form & 1 else (first, leaf)
+    join, outer = (Or, And) if form & 2 else (And, Or)
+    made: Predicate = join((*inner, single())) if form & 4 else join(inner)
+    made = Not(made) if form & 8 else made
+    more: tuple[Predicate, ...] = (second,) if form & 16 else (Not(second), single())
+    made = outer((made, *more)) if form & 32 else outer((*more, made))
+    if form & 64:
+        last = other()
+        made = join((last, made)) if form & 128 else join((made, last))
+    return made
+
+
 @dataclass(frozen=True)
 class Variant:
-    """Another way to make a shape: `single` draws a leaf that one row or none matches."""
+    """Another way to make a shape: `single` draws a leaf that one row or none matches.
+
+    With `alike`, the others are over the field of the leaf if possible: a store that keeps one condition a field loses
+    some of them.
+    """
 
     nodes: frozenset[type[Predicate]]
     make: Callable[[Predicate, Pick, Pick], Predicate]
+    alike: bool = False
 
 
 _ALL = frozenset({And, Or, Not})
@@ -490,8 +540,11 @@ VARIANTS: Mapping[str, tuple[Variant, ...]] = {
     "Not": (
         Variant(frozenset({Not, And}), lambda leaf, other, _: Not(And((leaf, other())))),
         Variant(frozenset({Not, Or}), lambda leaf, other, _: Not(Or((leaf, other())))),
+        Variant(frozenset({Not, And}), lambda leaf, other, _: Not(And((leaf, other()))), alike=True),
     ),
     "And": (
+        Variant(frozenset({And}), lambda leaf, other, _: And((leaf, other())), alike=True),
+        Variant(frozenset({And, Not}), lambda leaf, other, _: And((leaf, Not(other()))), alike=True),
         Variant(frozenset({And, Not}), lambda leaf, _, single: And((leaf, *_negated([single() for _ in range(9)])))),
         Variant(frozenset({And, Not}), lambda leaf, _, single: And((*_negated([single() for _ in range(12)]), leaf))),
         Variant(_ALL, lambda leaf, other, single: And((Not(Or((single(), Not(leaf)))), Not(And((other(), other())))))),
@@ -506,13 +559,19 @@ VARIANTS: Mapping[str, tuple[Variant, ...]] = {
     "Or in And": (
         Variant(_ALL, lambda leaf, other, _: And((Not(And((other(), other()))), leaf))),
         Variant(_ALL, lambda leaf, other, single: And((Not(Or((other(), single()))), Or((single(), leaf))))),
+        Variant(_ALL, lambda leaf, other, single: Or((single(), And((leaf, other())))), alike=True),
+        Variant(_ALL, _tree),
+        Variant(_ALL, _tree),
     ),
-    "Not of And": (Variant(frozenset({Not, And}), lambda leaf, other, _: Not(And((leaf, other())))),),
+    "Not of And": (
+        Variant(frozenset({Not, And}), lambda leaf, other, _: Not(And((leaf, other())))),
+        Variant(_ALL, lambda leaf, other, single: Not(_tree(leaf, other, single))),
+    ),
     "Not of Or": (
         Variant(frozenset({Not, Or, And}), lambda leaf, other, _: And((Not(Or((leaf, other()))), Not(other())))),
         Variant(frozenset({Not, Or}), lambda leaf, other, single: Not(Or((single(), other(), single(), leaf)))),
     ),
-    "deep": (Variant(_ALL, _wide),),
+    "deep": (Variant(_ALL, _wide), Variant(_ALL, _tree)),
     "deepest": (Variant(_ALL, _wide),),
 }
 """Other ways to make some of the shapes, which take turns with theirs."""
@@ -521,24 +580,115 @@ _FEW = 10
 """Of filters of fewer rows it is enough that some match and some do not."""
 
 
+def arranged(predicate: Predicate, rng: random.Random) -> Predicate:
+    """Return *predicate* with the operands of each "and" and "or" in a drawn order, which changes no meaning."""
+    match predicate:
+        case Not(operand):
+            return Not(arranged(operand, rng))
+        case And(operands) | Or(operands):
+            return type(predicate)(tuple(arranged(one, rng) for one in rng.sample(operands, len(operands))))
+    return predicate
+
+
+def _loose(predicate: And | Or) -> Predicate | None:
+    """Return what *predicate* becomes without the parentheses around one of its parts; None if it has none.
+
+    "And" binds more strongly than "or", as in SQL; where a store has no such rule, parts are joined from the left.
+    """
+    other = Or if isinstance(predicate, And) else And
+    for place, one in enumerate(predicate.operands):
+        if isinstance(one, other):
+            before, after = predicate.operands[:place], predicate.operands[place + 1 :]
+            left = _join(type(predicate), (*before, one.operands[0]))
+            right = _join(type(predicate), (one.operands[-1], *after))
+            return other((left, *one.operands[1:-1], right))
+    return None
+
+
 def weakened(predicate: Predicate) -> Iterator[Predicate]:
     """Yield what a composite *predicate* becomes where a store loses one part of it or joins the parts wrongly."""
     match predicate:
         case Not(And(operands) as inner):
             yield And(_negated(operands))
+            yield And((Not(operands[0]), *operands[1:]))
             yield from (Not(one) for one in weakened(inner))
         case Not(Or(operands) as inner):
             yield Or(_negated(operands))
+            yield Or((Not(operands[0]), *operands[1:]))
             yield from (Not(one) for one in weakened(inner))
         case And(operands) | Or(operands):
             node = type(predicate)
             yield _join(node, operands[:-1])
             yield _join(node, operands[1:])
+            if (loose := _loose(predicate)) is not None:
+                yield loose
             if len(operands) > 8:
                 yield _join(node, operands[:8])
                 return
             for place, one in enumerate(operands[:3]):
                 yield from (_join(node, (*operands[:place], weak, *operands[place + 1 :])) for weak in weakened(one))
+
+
+def misread(predicate: Predicate) -> Iterator[Predicate]:
+    """Yield what a store may take *predicate* for: nothing, without one of its parts, or with one half of a list."""
+    yield ALWAYS
+    yield from islice(weakened(predicate), _MOST_PARTS)
+    yield from _halved(predicate)
+
+
+def _halved(predicate: Predicate) -> Iterator[Predicate]:
+    """Yield *predicate* with the first or the last half of one of its lists."""
+    match predicate:
+        case (In(_, values) | ContainsAny(_, values)) as node if len(values) > 1:
+            middle = len(values) // 2
+            yield replace(node, values=values[:middle])
+            yield replace(node, values=values[middle:])
+        case Not(operand):
+            yield from map(Not, _halved(operand))
+        case And(operands) | Or(operands) if len(operands) <= 8:
+            for place, one in enumerate(operands):
+                for half in _halved(one):
+                    yield type(predicate)((*operands[:place], half, *operands[place + 1 :]))
+
+
+def with_other_end(predicate: Predicate, rows: Rows, draw: Draw) -> Predicate | None:
+    """Return *predicate* with another last part or value, as far behind as possible; None if *rows* cannot tell them.
+
+    A store that keeps answers by the beginning of a scope, its fields or its nodes takes one for the other.
+    """
+    for _ in range(_MOST_PARTS):
+        other = _other_end(predicate, rows, draw)
+        if other is not None and other != predicate and (rows.mask(other) != rows.mask(predicate)).any():
+            return other
+    return None
+
+
+def _other_end(predicate: Predicate, rows: Rows, draw: Draw) -> Predicate | None:
+    match predicate:
+        case Not(operand):
+            inner = _other_end(operand, rows, draw)
+            return None if inner is None else Not(inner)
+        case And(operands) | Or(operands):
+            last = _other_end(operands[-1], rows, draw)
+            return None if last is None else type(predicate)((*operands[:-1], last))
+        case (In(_, values) | ContainsAny(_, values)) as node if len(values) > 1:
+            return replace(node, values=values[: len(values) - draw.py.randint(1, len(values) // 2)])
+        case Eq(name, value):
+            alike = [one for one in rows.values(name) if type(one) is type(value)]
+            return Eq(name, draw.py.choice(alike)) if alike else None
+        case StartsWith(name, prefix) if len(prefix) > 1:
+            return StartsWith(name, prefix[:-1])
+        case Range() as node:
+            return _other_bound(node, rows, draw)
+    return None
+
+
+def _other_bound(node: Range, rows: Rows, draw: Draw) -> Predicate | None:
+    side = next(one for one in ("lte", "lt", "gte", "gt") if getattr(node, one) is not None)
+    kind = datetime if isinstance(getattr(node, side), datetime) else (int, float)
+    fit = [one for one in rows.values(node.field) if isinstance(one, kind)]
+    changed: dict[str, Any] = {side: draw.py.choice(fit)} if fit else {}
+    return replace(node, **changed) if fit else None
 
 
 def _join(node: type[And] | type[Or], operands: Sequence[Predicate]) -> Predicate:

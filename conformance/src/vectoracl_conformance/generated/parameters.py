@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import Any, get_args
 
 import numpy as np
@@ -21,9 +22,23 @@ from vectoracl.filters.predicate import ALWAYS, Predicate
 from vectoracl.model.queries import Hybrid, Lexical, Like, Query
 from vectoracl.model.records import Chunk, Vector
 from vectoracl_conformance.generated.calls import ACTIONS, Call
-from vectoracl_conformance.generated.covering import Coverage, Pair, Parameter, Plan, Planned, Space, measured, rows_of
+from vectoracl_conformance.generated.covering import (
+    Coverage,
+    Pair,
+    Parameter,
+    Plan,
+    Planned,
+    Space,
+    Watch,
+    measured,
+    rows_of,
+    unwatched,
+    watched,
+)
 from vectoracl_conformance.generated.data import Data
+from vectoracl_conformance.generated.filters import with_other_end
 from vectoracl_conformance.generated.scopes import (
+    PARTITIONS,
     SCOPE_PARAMETERS,
     Draft,
     Ground,
@@ -32,6 +47,7 @@ from vectoracl_conformance.generated.scopes import (
     declared,
     draft,
     leaf_of,
+    principal_of,
     scope_constraints,
     scope_parameters,
     shape_nodes,
@@ -39,10 +55,10 @@ from vectoracl_conformance.generated.scopes import (
 from vectoracl_conformance.generated.sensitivity import Judge
 from vectoracl_conformance.generated.values import BOUNDARIES, Draw
 from vectoracl_conformance.generated.world import Size, World
-from vectoracl_conformance.generated.writes import planned_writes
+from vectoracl_conformance.generated.writes import FEW_WRITES, planned_writes
 
 READS = ("search", "search_many", "fetch", "count", "facets", "page", "scan")
-WRITES = ("upsert", "replace", "delete", "load")
+WRITES = ("upsert", "replace", "delete", "load", "update_metadata")
 NOT_OPERATIONS: Mapping[str, str] = {
     "narrow": "it makes the scope of a call, and is applied before calls",
     "with_driver": "it takes a driver of an adapter, inside an application's own transaction",
@@ -55,6 +71,13 @@ DRAWS = 3
 _FAR = 1e9
 _POSITIVE = 0.15
 _AMBIGUOUS = 0.3
+_LATE = 0.4
+"""How often a vector is drawn near one of the last rows."""
+_TWINS = 10
+"""Of this number of reads, one is repeated with a scope or a filter that differs in its end alone."""
+_WIDE = 300
+"""Numbers of rows above this are read in scopes that leave as many, too."""
+_WIDE_SCOPES = ("tenant", "policy Not", "narrow Not")
 
 
 def operations(handle: type = ScopedRetriever) -> dict[str, list[str]]:
@@ -124,6 +147,7 @@ _WHERE_LEAVES = (
     "Never", "Eq keyword", "Eq other", "Eq hostile", "In", "In 101, In 301", "In 1001, In 2001", "Range", "ContainsAny",
     "StartsWith", "Missing", "@document, @chunk", "@position",
 )  # fmt: skip
+_AS_SCOPE = "as the scope"
 _WHERE_SHAPES = ("Not", "And", "Or|Or in And", "deep|deepest")
 
 
@@ -142,6 +166,7 @@ def _where(ground: Ground, left_out: dict[str, str]) -> Mapping[str, Maker]:
         return make
 
     levels: dict[str, Maker] = {"default": None, **{kind: leaf(kind) for kind in kinds}}
+    levels[_AS_SCOPE] = lambda made: made.as_scope(made.rows)
     for shape in _WHERE_SHAPES:
         if shape_nodes([shape]) <= ground.can.predicates:
             levels[shape] = joined(shape)
@@ -158,9 +183,16 @@ def _chunks(made: Draft) -> Sequence[Chunk]:
     return made.rows.chunks or made.ground.rows[made.draw.py.choice(made.ground.world.small)].chunks
 
 
+def _last(chunks: Sequence[Chunk], draw: Draw) -> Sequence[Chunk]:
+    """Return *chunks*, or often only the last ones: a store that looks at the first thousands does not find them."""
+    few = max(1, len(chunks) // 40)
+    ordered = sorted(chunks, key=lambda one: (one.document, one.id)) if draw.py.random() < 0.5 else chunks
+    return ordered[-few:] if draw.py.random() < _LATE else chunks
+
+
 def _vector(made: Draft) -> Vector:
     """Return a vector near a row that the asking tenant has; now and then one without a negative component."""
-    chunk = made.draw.py.choice(_chunks(made))
+    chunk = made.draw.py.choice(_last(_chunks(made), made.draw))
     vector = made.draw.near(np.asarray(chunk.vector, np.float32), made.draw.py.choice((0.01, 0.1, 0.4)))
     return np.abs(vector) if made.draw.py.random() < _POSITIVE else vector
 
@@ -367,6 +399,7 @@ def _after(_: Ground, __: dict[str, str]) -> Mapping[str, Maker]:
     return {"default": None, "second": None, "third": None}  # `Planned.pages` says it: cursors are the adapter's own
 
 
+_OWN = ("owned-1", "owned", "owned+1", "limit")
 _LAST = ("k", "min_score", "size")
 """Arguments whose values depend on those of others."""
 PAGES: Mapping[str, int] = {"default": 0, "second": 1, "third": 2}
@@ -403,7 +436,7 @@ def argument_of(method: str, name: str, table: Mapping[str, Argument] = ARGUMENT
 
 def constraints(ground: Ground, method: str, levels: Mapping[str, Sequence[str]]) -> dict[Pair, str]:
     """Return the pairs of levels that no call has: refused by the library, or without effect, or too expensive."""
-    forbidden = scope_constraints()
+    forbidden = scope_constraints([("where", _AS_SCOPE)] if "where" in levels else ())
 
     def forbid(first: str, some: Callable[[str], bool], second: str, others: Callable[[str], bool], why: str) -> None:
         for a in levels.get(first, ()):
@@ -424,8 +457,17 @@ def constraints(ground: Ground, method: str, levels: Mapping[str, Sequence[str]]
                 name, lambda a: "lexical" in a, "partitions", lambda b: b != "1",
                 "lexical scores of several partitions are not comparable",
             )  # fmt: skip
+    forbid(
+        "where", lambda a: a == _AS_SCOPE, "rows", lambda b: b in ("0", "1", "2"),
+        "so few rows show nothing of two conditions",
+    )  # fmt: skip
     forbid("query", lambda a: a == "text 1001", "min_score", lambda b: b in ("half", "best"), "it is not scored here")
-    forbid("queries", lambda a: a in ("65", "101"), "partitions", lambda b: b in ("16", "64"), "thousands of requests")
+    forbid("queries", lambda a: a in ("65", "101"), "partitions", lambda b: int(b) > 4, "hundreds of requests")
+    if ground.world.partitions < max(PARTITIONS):  # a slow store
+        forbid("queries", lambda a: a in ("65", "101"), "partitions", lambda b: b != "1", "the store is slow")
+        forbid(
+            "queries", lambda a: a in ("10", "11", "12 mixed"), "partitions", lambda b: int(b) > 4, "the store is slow"
+        )
     if method == "scan":
         forbid(
             "size", lambda a: a in ("1", "2", "10", "11"), "rows", lambda b: b == "2060",
@@ -465,22 +507,64 @@ class Reads:
             self.left_out.setdefault(f"{method}: {first[0]} with {second[0]}: {why}", why)
         self.space = Space(self.parameters, forbidden)
 
-    def plan(self, most: int | None) -> tuple[list[Planned], Coverage]:
+    def plan(self, most: int | None, watch: Watch = unwatched) -> tuple[list[Planned], Coverage]:
         """Return the calls, at most *most*, with what they cover."""
-        rows = rows_of(self.space, self.ground.world.seed, most)
-        planned = [self.call(self.space.names(row), number) for number, row in enumerate(rows)]
+        drawn = None if most is None else most * _TWINS // (_TWINS + 1)  # the rest are twins
+        rows = [self.space.names(row) for row in rows_of(self.space, self.ground.world.seed, drawn)]
+        rows += [] if most is not None else self._wide()
+        planned = []
+        for number, levels in watched(self.method, rows, watch):
+            made, one = self.call(levels, number)
+            planned.append(one)
+            if number % _TWINS == 0 and (other := self._twin(made, one, f"{self.method}-{number}-twin")) is not None:
+                planned.append(other)
         if most is not None:
             self.left_out[f"{self.method}: further pairs"] = "a quick plan"
         pairs, triples = measured(self.space, [one.parameters for one in planned], SCOPE_PARAMETERS)
         return planned, Coverage(len(planned), pairs, triples, self.left_out)
 
+    def _wide(self) -> list[dict[str, str]]:
+        """Return the levels of reads of many rows: each large number, of a large tenant in scopes that leave most."""
+        known = {one.name: one.levels for one in self.parameters}
+        rows = max(known["rows"], key=int)
+        rest = {name: levels[0] for name, levels in known.items()} | {"rows": rows, "partitions": "1"}
+        if self.method == "facets":
+            rest["field"] = "code"
+        wide = []
+        for name in ("k", "size", "limit"):
+            large = [one for one in known.get(name, ()) if one in _OWN or (one.isdigit() and int(one) > _WIDE)]
+            for place, (level, form) in enumerate(product(large, _WIDE_SCOPES)):
+                leaf = "Always" if form == "tenant" else "Eq"
+                if form in known["scope"] and leaf in known["scope_leaf"]:
+                    mode = known["mode"][place % len(known["mode"])]
+                    wide.append({**rest, "mode": mode, "scope": form, "scope_leaf": leaf, name: level})
+        return wide
+
+    def _twin(self, made: Draft, planned: Planned, name: str) -> Planned | None:
+        """Return the same read with another end of its scope or its filter, so that what is kept of it differs."""
+        rows = made.known[next(iter(made.partitions))] if made.partitions else made.rows
+        policy = made.partitions.get(made.tenant) if made.granted else None
+        where = planned.call.arguments.get("where")
+        narrowings, arguments = list(made.narrowings), dict(planned.call.arguments)
+        twin = replace(made, principal=principal_of(self.ground.world, name, made.tenant))
+        if policy is not None and (other := with_other_end(policy, made.rows, made.draw)) is not None:
+            twin.partitions = {**made.partitions, made.tenant: other}
+        elif narrowings and (other := with_other_end(narrowings[-1][0], rows, made.draw)) is not None:
+            narrowings[-1] = (other, narrowings[-1][1])
+        elif where is not None and (other := with_other_end(where, rows, made.draw)) is not None:
+            arguments["where"] = other
+        else:
+            return None
+        twin.enter()
+        return replace(planned, call=Call(twin.principal, self.method, arguments, tuple(narrowings)))
+
     def permitted(self, made: Draft) -> int:
         """Return how many rows the scope and the filter of *made* leave."""
         return len(self.judge.visible(made, made.arguments.get("where", ALWAYS)))
 
-    def call(self, levels: Mapping[str, str], number: int) -> Planned:
+    def call(self, levels: Mapping[str, str], number: int) -> tuple[Draft, Planned]:
         """Draw the call of *levels* a few times; return the one whose answer depends on most parts of its scope."""
-        best: tuple[float, Planned] | None = None
+        best: tuple[float, Draft, Planned] | None = None
         name = f"{self.method}-{number}"
         pages = PAGES[levels.get("after", "default")]
         for attempt in range(DRAWS):
@@ -496,15 +580,17 @@ class Reads:
             if best is None or share > best[0]:
                 mode: Any = levels["mode"]
                 call = Call(made.principal, self.method, made.arguments, made.narrowings)
-                best = share, Planned(call, mode, levels, pages, frozenset(seen))
+                best = share, made, Planned(call, mode, levels, pages, frozenset(seen))
                 made.enter()
             if share == 1.0:
                 break
         assert best is not None
-        return best[1]
+        return best[1:]
 
 
-def plan_reads(world: World, capabilities: Capabilities, *, size: Size, quick: int = QUICK) -> Plan:
+def plan_reads(
+    world: World, capabilities: Capabilities, *, size: Size, quick: int = QUICK, watch: Watch = unwatched
+) -> Plan:
     """Return reads that cover every pair of levels of each operation's arguments and scope.
 
     Args:
@@ -512,6 +598,7 @@ def plan_reads(world: World, capabilities: Capabilities, *, size: Size, quick: i
         capabilities: The declared capabilities of the adapter.
         size: "quick" for about *quick* calls, "full" for all pairs.
         quick: The number of calls of a quick plan.
+        watch: Receives the progress.
 
     Returns:
         The plan; the same for the same arguments. With "quick" the coverage says what was left out.
@@ -530,7 +617,7 @@ def plan_reads(world: World, capabilities: Capabilities, *, size: Size, quick: i
             coverage.append(Coverage(0, (0, 0), (0, 0), {method: missing}))
             continue
         calls, covered = Reads(ground, judge, method, found[method]).plan(
-            quick // len(READS) if size == "quick" else None
+            quick // len(READS) if size == "quick" else None, watch
         )
         planned += calls
         coverage.append(covered)
@@ -546,17 +633,19 @@ def _undeclared(method: str, can: Capabilities) -> str:
     return ""
 
 
-def plan_writes(world: World, capabilities: Capabilities, *, size: Size) -> Plan:
+def plan_writes(
+    world: World, capabilities: Capabilities, *, size: Size, quick: int = FEW_WRITES, watch: Watch = unwatched
+) -> Plan:
     """Return writes that cover every pair of levels; each follows the writes that lay out the rows it is about.
 
     The arguments and errors are those of `plan_reads`. The order of the calls matters.
     """
-    return planned_writes(world, capabilities, size, operations())
+    return planned_writes(world, capabilities, size, operations(), quick, watch)
 
 
-def plan_data(world: World, capabilities: Capabilities, *, size: Size) -> Plan:
+def plan_data(world: World, capabilities: Capabilities, *, size: Size, watch: Watch = unwatched) -> Plan:
     """Return writes of hostile data, each followed by reads that have to return it exactly.
 
     The arguments are those of `plan_reads`. The order of the calls matters.
     """
-    return Data(world, capabilities, size).plan()
+    return Data(world, capabilities, size).plan(watch)

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from vectoracl.adapter_api.contract import Capabilities
-from vectoracl.errors import StoreError, TooLargeError
+from vectoracl.errors import TooLargeError
 from vectoracl.filters.predicate import ALWAYS
 from vectoracl.model.principal import Principal
 from vectoracl.model.records import Chunk, Page, Record
@@ -25,10 +25,11 @@ from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.context.check_context import STORE
 from vectoracl_conformance.context.check_context import Mode as Mode
 from vectoracl_conformance.generated.calls import After, Call, Rules
-from vectoracl_conformance.generated.comparison import Outcome, widened
+from vectoracl_conformance.generated.comparison import Outcome, of_the_store, widened
 from vectoracl_conformance.generated.content import Census
 from vectoracl_conformance.generated.filters import WRITER, written_by
 from vectoracl_conformance.harnesses.memory import census_text
+from vectoracl_conformance.isolated.changed_rows import changed_rows
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
 from vectoracl_conformance.isolated.process import Far
 from vectoracl_conformance.verdict import MODES
@@ -73,9 +74,27 @@ def dress(opened, declared=DECLARED):  # each client keeps what held when it was
 """
 
 
+_NUMBERS = """
+from vectoracl.memory.ports import shelf_of
+
+def work(client, settings, numbers):
+    shelf = shelf_of(*settings)
+    with shelf.lock:
+        for tenant, documents in numbers.items():
+            rows = shelf.partitions[tenant]
+            for key in [key for key in rows if key[0] in documents]:
+                row = rows.pop(key)
+                tag = row.tag._replace(generation=documents[key[0]])
+                rows[tag.document, tag.generation, tag.chunk] = row._replace(tag=tag)
+        shelf.writes += 1
+"""
+"""Gives documents of the reference other generations."""
+
+
 def declares(capabilities: Capabilities) -> str:
     """Return a text after which a store declares *capabilities*, so that the library refuses what it would there."""
-    return _DECLARES.format(declared=base64.b64encode(pickle.dumps(capabilities)).decode())
+    alone = replace(capabilities, writes_in_flight=1)  # so that what a load has written when it fails is certain
+    return _DECLARES.format(declared=base64.b64encode(pickle.dumps(alone)).decode())
 
 
 @dataclass
@@ -174,6 +193,7 @@ class Side:
     def calls(self, mode: Mode, calls: Sequence[Call]) -> list[Outcome]:
         """Perform *calls* one after the other; a conflict that changed nothing is tried again, as a program would."""
         outcomes = self._send(mode, [self._own(mode, call) for call in calls])
+        in_time(calls, outcomes)
         slow = [place for place, one in enumerate(outcomes) if late(one, calls[place])]
         for place in slow:  # the limits are for one request of an application, and the machine may be busy
             call = calls[place]
@@ -263,13 +283,8 @@ class Side:
         """Read every row; from a process only those that changed since *before*."""
         if self.read_census is not None:
             return Census(self.read_census(), before)
-        answer = self.far.ask("changes", "" if before is None else before.mark, self.identical)
-        match answer:
-            case (str() as mark, None | list() as gone, list() as rows) if all(
-                isinstance(one, Record) for one in rows
-            ) and all(map(_is_key, gone or ())):
-                return Census(rows, before, mark, gone)
-        raise Abstain("the adapter's process did not answer with the rows of its store")
+        mark, gone, rows = changed_rows(self.far.ask("changes", "" if before is None else before.mark, self.identical))
+        return Census(rows, before, mark, gone)
 
     def load(self, tenants: Mapping[str, Sequence[Chunk]], batch: int) -> None:
         """Write each tenant's chunks through a handle, in batches. Raises: Abstain if one is not written."""
@@ -292,11 +307,6 @@ class Side:
             ((kind, value),) = self.calls(mode, [one])
             if kind != "ok":
                 self._load_halves(mode, one, kind, value)
-
-
-def _is_key(one: object) -> bool:
-    """Return whether *one*, of an untrusted process, is the key of a row."""
-    return isinstance(one, tuple) and all(isinstance(part, str) for part in one)
 
 
 def laid_out(tenants: Mapping[str, Sequence[Chunk]], batch: int) -> list[Call]:
@@ -341,7 +351,18 @@ def writer(tenant: str) -> Principal:
 
 def late(outcome: Outcome, call: Call) -> bool:
     """Return whether a time limit ended a read."""
-    return outcome[0] == "error" and outcome[1][3].get("code") == "timeout" and call.method in _LIMITED | _UNLIMITED
+    return _timed_out(outcome) and call.method in _LIMITED | _UNLIMITED
+
+
+def in_time(calls: Sequence[Call], outcomes: Sequence[Outcome]) -> None:
+    """Demand that no time limit ended a write, of which it is unknown what it did. Raises: Abstain."""
+    for call, outcome in zip(calls, outcomes, strict=True):
+        if _timed_out(outcome) and call.method not in _LIMITED | _UNLIMITED:
+            raise Abstain(f"the store did not perform a write ({call.method}) within its time limit: is it too busy?")
+
+
+def _timed_out(outcome: Outcome) -> bool:
+    return outcome[0] == "error" and outcome[1][3].get("code") == "timeout"
 
 
 def conflicted(outcome: Outcome) -> bool:
@@ -354,10 +375,7 @@ def conflicted(outcome: Outcome) -> bool:
 
 def unsent(outcome: Outcome) -> bool:
     """Return whether the store was not asked at all, as where no connection of a pool became free in time."""
-    if outcome[0] != "error":
-        return False
-    known, _, _, data = outcome[1]
-    return bool(known == StoreError.__name__ and data.get("sent") == "no")
+    return of_the_store(outcome) and bool(outcome[1][3].get("sent") == "no")
 
 
 def _checked(outcome: object) -> Outcome:
@@ -438,6 +456,11 @@ class Reference(Side):
         self.far.ask("rules", self._wide, {_UNBOUND: table})
         self.installed[self._wide] = {}
         return _checked(self.far.ask("calls", self._wide, [own.message()])[0])
+
+    def number(self, numbers: Mapping[str, Mapping[str, int]]) -> None:
+        """Give documents of tenants the generations that another store has given them, which may be any numbers."""
+        settings = [self.settings[name] for name in ("metric", "dimension", "name")]
+        self.far.ask("run", self._wide, _NUMBERS, [settings, {name: dict(own) for name, own in numbers.items()}], 0)
 
     def wider(self, call: Call) -> Outcome:
         """Search for every visible hit."""

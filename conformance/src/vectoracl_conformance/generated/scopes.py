@@ -8,11 +8,23 @@ from typing import Any
 
 from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.filters.field_types import TAG_FIELDS
-from vectoracl.filters.predicate import ALWAYS, NODES, Predicate, operands_of
+from vectoracl.filters.predicate import ALWAYS, NODES, Predicate, Range, operands_of
+from vectoracl.filters.validation import fields_of
 from vectoracl.model.actions import ALL_ACTIONS, Action
 from vectoracl.model.principal import Principal
+from vectoracl_conformance.generated.confusions import confusions
 from vectoracl_conformance.generated.covering import Pair, Parameter
-from vectoracl_conformance.generated.filters import LEAVES, SHAPES, VARIANTS, Leaf, Rows, telling
+from vectoracl_conformance.generated.filters import (
+    LEAVES,
+    SHAPES,
+    VARIANTS,
+    Leaf,
+    Pick,
+    Rows,
+    Variant,
+    arranged,
+    telling,
+)
 from vectoracl_conformance.generated.values import Draw
 from vectoracl_conformance.generated.world import World
 
@@ -25,6 +37,8 @@ _SINGLE = 40
 _VARIED = 0.6
 """How often a shape is made in one of its other ways, where it has some."""
 _DRAWS = 5
+_LEAF_DRAWS = 6
+_FEW_ROWS = 9
 POOL = 4
 """The number of different filters of one kind that are drawn from the rows of one tenant; of a small one two."""
 
@@ -105,6 +119,7 @@ class Ground:
         self.can = capabilities
         self.vocabulary = list(dict.fromkeys(Draw(world.seed, "vocabulary").words(3_000).split()))
         self._pool: dict[tuple[str, str, int], Predicate] = {}
+        self._seen: dict[tuple[str, str], set[str]] = {}
         biggest = max(world.tenants, key=lambda name: len(world.tenants[name]))
         everybody = Rows(biggest, world.tenants[biggest], world.roles)
         self.rows = {
@@ -116,13 +131,18 @@ class Ground:
         """Return whether the adapter declares every node of *predicate*."""
         return type(predicate) in self.can.predicates and all(map(self.supports, operands_of(predicate)))
 
-    def leaf(self, kind: str, rows: Rows, draw: Draw) -> Predicate:
+    def leaf(self, kind: str, rows: Rows, draw: Draw, others: Sequence[Predicate] = ()) -> Predicate:
         """Return a leaf of *kind* drawn from *rows*, if possible one that some rows match and some do not.
 
-        There are a few for each tenant and kind, so that each is evaluated once.
+        There are a few for each tenant and kind, so that each is evaluated once. If possible it is
+        over the field of one of *others*, and each matches rows that the other does not: a store may join two
+        conditions on one field wrongly.
         """
         kinds = [one for one in GROUPS.get(kind, (kind,)) if LEAVES[one].node in self.can.predicates]
-        return self._pooled(draw.py.choice(kinds), rows, draw.py.randrange(POOL if len(rows.chunks) > 9 else 2))
+        places = [(one, place) for one in kinds for place in range(POOL if len(rows.chunks) > _FEW_ROWS else 2)]
+        chosen = draw.some(places, len(places) if others else 1)
+        leaves = [self._pooled(one, rows, place) for one, place in chosen]
+        return max(leaves, key=lambda one: max((_joint(one, other, rows) for other in others), default=(0, 0)))
 
     def _pooled(self, kind: str, rows: Rows, place: int) -> Predicate:
         key = (kind, rows.name, place)
@@ -132,16 +152,30 @@ class Ground:
         return self._pool[key]
 
     def _drawn(self, kind: str, rows: Rows, draw: Draw, *, rare: bool) -> Predicate:
-        found: list[tuple[float, Predicate]] = []
-        for _ in range(1 if kind in LONG else 4):
+        """Draw a leaf that some rows match and some do not.
+
+        In a tenant of the world with many rows it is one that shows what no leaf of this kind showed before, see
+        `confusions`.
+        """
+        judged = kind not in LONG and rows.name in self.rows and len(rows.chunks) > _FEW_ROWS
+        seen = self._seen.setdefault((kind, rows.name), set())
+        best: tuple[tuple[int, int, float], Predicate, frozenset[str]] | None = None
+        for _ in range(1 if kind in LONG else _LEAF_DRAWS):
             made = LEAVES[kind].make(rows, draw)
             if made is None or not self.supports(made):
                 continue
             share = float(rows.mask(made).mean()) if rows.chunks else 0.5
-            found.append((min(share, 1 - share), made))
-            if 0.1 < share < 0.9 or (rare and 0 < share < 1):
+            fits = 0.1 < share < 0.9 or (rare and 0 < share < 1)
+            if fits and not judged:
                 return made
-        return max(found, key=lambda one: one[0])[1] if found else ALWAYS
+            shown = confusions(made, rows) if judged else frozenset()
+            worth = ((0 < share < 1) + fits, len(shown - seen), min(share, 1 - share))
+            if best is None or worth > best[0]:
+                best = worth, made, shown
+        if best is None:
+            return ALWAYS
+        seen |= best[2]
+        return best[1]
 
     def filter(self, shape: str, kind: str, rows: Rows, draw: Draw, kinds: Sequence[str]) -> Predicate:
         """Return a filter of *shape* around a leaf of *kind*; what it is joined with is of some of *kinds*.
@@ -151,7 +185,7 @@ class Ground:
         """
         if shape == "leaf":
             return self.leaf(kind, rows, draw)
-        place = draw.py.randrange(POOL if len(rows.chunks) > 9 else 2)
+        place = draw.py.randrange(POOL if len(rows.chunks) > _FEW_ROWS else 2)
         key = (f"{shape}/{kind}/{len(kinds)}", rows.name, place)
         if key not in self._pool:
             made = self._joined(shape, kind, rows, Draw(self.world.seed, "/".join(map(str, key))), kinds)
@@ -172,18 +206,40 @@ class Ground:
         def single() -> Predicate:
             return self._pooled("Eq code", rows, draw.py.randrange(_SINGLE)) if code else other()
 
-        many = len(rows.chunks) > 9
+        def pick(way: Variant, leaf: Predicate) -> Pick:
+            return (lambda: self.leaf(kind, rows, draw, [leaf])) if way.alike else other
+
+        many = len(rows.chunks) > _FEW_ROWS
         way = draw.py.choice(ways) if many and ways and draw.py.random() < _VARIED else None
         for _ in range(_DRAWS if many else 2):
             leaf = self.leaf(kind, rows, draw)
             # The number of values of a filter is limited, and some shapes repeat their parts.
-            made = SHAPES[shape].make(leaf, other) if way is None else way.make(leaf, other, single)
+            made = SHAPES[shape].make(leaf, other) if way is None else way.make(leaf, pick(way, leaf), single)
+            made = arranged(made, draw.py)
             share = telling(made, rows) if rows.chunks else 1.0
             if share > best_share:
                 best, best_share = made, share
             if share == 1.0:
                 break
         return best
+
+
+def _joint(one: Predicate, other: Predicate, rows: Rows) -> tuple[int, int]:
+    """Return how well two leaves over one field show what a store makes of both: zeros if they are not over one.
+
+    First the number of kinds of rows that there are, of both and of either alone; then whether their form is one.
+    """
+    if fields_of(one) != fields_of(other) or one == other:
+        return (0, 0)
+    mine, its = rows.mask(one), rows.mask(other)
+    shown = sum(bool(some.any()) for some in (mine & its, mine & ~its, its & ~mine))
+    return (1 + shown, _form(one) == _form(other))
+
+
+def _form(leaf: Predicate) -> tuple[Any, ...]:
+    """Return the node of a leaf, and which of its bounds it has."""
+    bounds = (leaf.gt, leaf.gte, leaf.lt, leaf.lte) if isinstance(leaf, Range) else ()
+    return (type(leaf), *(one is None for one in bounds))
 
 
 @dataclass
@@ -218,6 +274,11 @@ class Draft:
     def rows(self) -> Rows:
         """The rows of the asking tenant."""
         return self.known[self.tenant]
+
+    def as_scope(self, rows: Rows) -> Predicate:
+        """Return a leaf of the kind of the scope's, if possible another one over the same field."""
+        others = [*self.partitions.values(), *(narrowing for narrowing, _ in self.narrowings)]
+        return self.ground.leaf(self.levels["scope_leaf"], rows, self.draw, others)
 
 
 Maker = Callable[[Draft], Any] | None
@@ -256,18 +317,30 @@ def scope_parameters(
             left_out[f"leaf: {name}"] = f"the adapter does not declare {leaf.node.__name__}"
     leaves = declared(SCOPE_LEAVES, can)
     rows = sizes or tuple(map(str, sorted(world.asking)))
+    partitions = tuple(str(one) for one in PARTITIONS if one <= world.partitions)
     return [
         Parameter("mode", ("sync", "async")),
         Parameter("rows", tuple(rows), frozenset({"0", "1"} & set(rows)), {"2060": 1.0, "0": 2.0, "1": 1.0}),
-        Parameter("partitions", tuple(map(str, PARTITIONS)), frozenset(), {"16": 2.0, "64": 8.0, "8": 1.0}),
+        Parameter("partitions", partitions, frozenset(), {"16": 2.0, "64": 8.0, "8": 1.0}),
         Parameter("scope", tuple(forms), frozenset({"policy none"})),
         Parameter("scope_leaf", tuple(leaves), frozenset(one for one in leaves if leaf_of(one).alone)),
     ]
 
 
-def scope_constraints() -> dict[Pair, str]:
-    """Return the pairs of levels of the scope's parameters that make no call, with the reasons."""
+def scope_constraints(filters: Sequence[tuple[str, str]] = ()) -> dict[Pair, str]:
+    """Return the pairs of levels of the scope's parameters that make no call, with the reasons.
+
+    *filters* are levels that stand for a filter which is drawn like the scope (`Draft.as_scope`): the scope is a leaf
+    then that a caller may use, so that both are over one field.
+    """
     forbidden: dict[Pair, str] = {}
+    for like in filters:
+        for form, parts in SCOPES.items():
+            if sorted(one.strip("!") for one in parts) != ["", "leaf"]:
+                forbidden[("scope", form), like] = "the filter is drawn like a scope that is a leaf"
+        for kind in SCOPE_LEAVES:
+            if not _callers(kind):
+                forbidden[("scope_leaf", kind), like] = "a caller's filter may not be such a leaf"
     for form, (policy, _) in SCOPES.items():
         for count in PARTITIONS:
             if (not policy or policy == "none") and count > 1:
@@ -278,6 +351,12 @@ def scope_constraints() -> dict[Pair, str]:
             if form in ("tenant", "policy none") and kind != "Always":
                 forbidden[("scope", form), ("scope_leaf", kind)] = "the form has no filter"
     return forbidden
+
+
+def _callers(kind: str) -> bool:
+    """Return whether *kind* is one that a caller's filter can have, and that some rows match and others do not."""
+    leaf = leaf_of(kind)
+    return kind not in LONG and kind != "Always" and not leaf.policy and not leaf.alone
 
 
 def _turn(shapes: str, draw: Draw) -> str:

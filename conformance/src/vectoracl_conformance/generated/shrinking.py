@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from vectoracl.model.records import Chunk
 from vectoracl_conformance.context.assertions import Abstain
-from vectoracl_conformance.generated.calls import Call, Cut, Fault, Rules, Step, Together, calls_in
+from vectoracl_conformance.generated.calls import Call, Cut, Fault, Rules, Step, Together, calls_in, tenants
 from vectoracl_conformance.generated.pair import Difference, Pair
 from vectoracl_conformance.generated.reference import LoadError, Mode
-from vectoracl_conformance.generated.sequences import Drawn, Walk, tenants
+from vectoracl_conformance.generated.sequences import Drawn, Walk
 from vectoracl_conformance.isolated.process import OtherError
 
 LIMIT = 20.0

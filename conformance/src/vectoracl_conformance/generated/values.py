@@ -18,6 +18,8 @@ from vectoracl.model.records import Vector
 BOUNDARIES: Final = (10, 20, 50, 64, 100, 128, 256, 300, 500, 512, 1_000, 1_024, 2_000)
 """Numbers at which implementations change their path, of whatever is counted."""
 DIMENSIONS: Final = (3, 8, 16, 63, 64, 65, 100, 128, 129, 300, 384)
+LARGE_DIMENSIONS: Final = (1_025, 1_536)
+"""Those behind the boundaries at a thousand, for data of few rows."""
 FIRST: Final = datetime(1, 1, 1, tzinfo=UTC)
 LAST: Final = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 BIG: Final = 2**53

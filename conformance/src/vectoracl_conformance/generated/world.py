@@ -29,6 +29,8 @@ from vectoracl_conformance.generated.values import (
 )
 
 Size = Literal["quick", "full"]
+_THOUSANDS = 1_000
+_FEW_PARTITIONS = 16
 SIZES: Mapping[Size, tuple[int, ...]] = {"quick": (0, 1, 2, 12, 303), "full": (0, 1, 2, 12, 303, 2_060)}
 """The numbers of rows of the tenants that ask."""
 SMALL = 64
@@ -55,6 +57,7 @@ class World:
         roles: The names of the fields by what they hold: "few" (a few values), "code" (a value per row), "prose"
             (values at which stores fail), "stem" (values with common beginnings), "number", "fraction", "boolean",
             "datetime", "keywords" and "numbers".
+        partitions: The largest number of partitions of one read.
     """
 
     seed: int
@@ -64,6 +67,7 @@ class World:
     tenants: Mapping[str, Sequence[Chunk]]
     rules: Rules
     roles: Mapping[str, str] = field(default_factory=dict)
+    partitions: int = 64
 
     @property
     def embedder(self) -> str | None:
@@ -99,7 +103,16 @@ class World:
 _ROLES = ("few", "code", "prose", "stem", "number", "fraction", "boolean", "datetime", "keywords", "numbers")
 
 
-def build_world(seed: int, capabilities: Capabilities, *, size: Size, metrics: Sequence[str]) -> World:
+def build_world(
+    seed: int,
+    capabilities: Capabilities,
+    *,
+    size: Size,
+    metrics: Sequence[str],
+    thousands: bool = True,
+    metric: str = "",
+    dimensions: Sequence[int] = (),
+) -> World:
     """Return the world of *seed*.
 
     Args:
@@ -107,17 +120,21 @@ def build_world(seed: int, capabilities: Capabilities, *, size: Size, metrics: S
         capabilities: The declared capabilities of the adapter that is measured.
         size: "quick" has about 600 rows, "full" one tenant of more than 2,000.
         metrics: The metrics that the store can have.
+        thousands: Whether a tenant may have thousands of rows, and a read 64 partitions.
+        metric: The metric; without it, one of *metrics*.
+        dimensions: The dimensions that it can have; without any, the usual ones.
 
     Returns:
         The world; the same for the same arguments.
     """
     draw = Draw(seed, "world")
-    dimension, metric = draw.py.choice(DIMENSIONS), draw.py.choice(sorted(metrics))
+    dimension, metric = draw.py.choice(DIMENSIONS), metric or draw.py.choice(sorted(metrics))
     if draw.py.random() < _LARGE:
         dimension = draw.py.choice([one for one in DIMENSIONS if one >= 300])
+    dimension = draw.py.choice(dimensions) if dimensions else dimension
     fields = field_names(draw, _KINDS)
     roles = dict(zip(_ROLES, fields, strict=True))
-    sizes = SIZES[size]
+    sizes = [one for one in SIZES[size] if thousands or one < _THOUSANDS]
     names = tenant_names(draw, len(sizes) + SMALL)
     draw.py.shuffle(names)
     for place, name in enumerate(_rich(draw)):
@@ -126,7 +143,7 @@ def build_world(seed: int, capabilities: Capabilities, *, size: Size, metrics: S
     tenants = {name: writer.chunks(count) for name, count in zip(names, sizes, strict=False)}
     tenants |= {name: writer.chunks(draw.py.randint(2, 4)) for name in names[len(sizes) :]}
     del capabilities  # the limits of the store bound the calls, not the rows
-    return World(seed, dimension, metric, fields, tenants, {}, roles)
+    return World(seed, dimension, metric, fields, tenants, {}, roles, 64 if thousands else _FEW_PARTITIONS)
 
 
 def _rich(draw: Draw) -> list[str]:
@@ -159,6 +176,7 @@ class _Writer:
             f"{few[0]}'s",
             "",
         ]
+        self.joined = [f"{few[2]}{sign}{few[3]}" for sign in (",", ", ", ";", "|", " ")]
         self.rare = [*rare, long[0][:70].strip(), long[1][:140].strip(), long[2][:300].strip()]
         stems = [draw.word(1, 2) for _ in range(3)]
         rare_stems = [f"{stems[0]}_{stems[1]}", f"{stems[1]}%{stems[2]}", f"{stems[2]}é", draw.words(40)[:90].strip()]
@@ -256,12 +274,15 @@ class _Writer:
             "datetime": pick(MOMENTS)
             if chance() < 0.3
             else datetime(2020, 1, 1, tzinfo=UTC) + timedelta(seconds=draw.py.randrange(10**8)),
-            "keywords": draw.some([*self.few, *self.rare[:5], *self.common[:6]], draw.py.randint(1, 4)),
+            "keywords": draw.some([*self.few, *self.rare[:5], *self.joined, *self.common[:6]], draw.py.randint(1, 4)),
             "numbers": [pick((1, 2, 3, 2.5, BIG, -1)) for _ in range(draw.py.randint(1, 3))],
         }
         metadata = {roles[role]: value for role, value in values.items() if chance() < 0.8}
         if place % 5 == 0:
-            metadata[f"{draw.word()} {draw.word()}"] = {"a": [1, None, {"b": [True, "x", {}]}], draw.word(): 0.5}
+            metadata[f"{draw.word()} {draw.word()}"] = {
+                "a": [1, None, {"b": [True, "x", {}], "c": None}],
+                draw.word(): None,
+            }
         if place % 40 == 9:
             metadata[draw.word()] = [draw.words(20) for _ in range(40)]
         return metadata
@@ -271,17 +292,17 @@ def ids(draw: Draw) -> list[tuple[str, str]]:
     """Return pairs of (document, chunk id) that only an exact comparison keeps apart."""
     a, b, c = draw.word(3), draw.word(3), draw.word(3)
     long = draw.words(40)[:99].strip().ljust(99, "k")
+    signs = ("/", ":", "|", "#", "-", "_", " ", ",", ";", ".", "\\", "~", "::", "--", "__", "->", " - ", "||", "\t")
     pairs = [
         (a, b), (a, b.upper()), (a.upper(), b), (a, b.capitalize()), (a, f"{b}."), (a, f"{b}1"), (a, b[:-1]),
-        (a, f"{b}/{c}"), (f"{a}/{b}", c), (a, f"{b}:{c}"), (f"{a}:{b}", c), (a, f"{b}|{c}"), (f"{a}|{b}", c),
-        (a, f"{b}#{c}"), (f"{a}#{b}", c), (a, f"{b}-{c}"), (f"{a}-{b}", c), (a, f"{b}_{c}"), (f"{a}_{b}", c),
-        (a, f"{b} {c}"), (f"{a} {b}", c), (a, f"{b},{c}"), (f"{a},{b}", c), (a, f"{b}0{c}"), (f"{a}{b}", c), (a, b + c),
+        *(pair for sign in signs for pair in ((a, f"{b}{sign}{c}"), (f"{a}{sign}{b}", c))),
+        (a, f"{b}0{c}"), (f"{a}{b}", c), (a, b + c),
         (a, f"{b}é"), (a, f"{b}e"), (a, f"{b}É"), (a, f"{b}ß"), (a, f"{b}ss"), (a, f"{b}ı"), (a, f"{b}i"),
         (a, f"{long}1x"), (a, f"{long}1y"), (a, f"{long}2"), (f"{long}1x", a), (f"{long}1y", a),
         (a, f"{long * 2}{long[:57]}p"), (a, f"{long * 2}{long[:57]}q"), (a, f"{long * 5}p"), (a, f"{long * 5}q"),
         (a, "x" * 512), (a, "x" * 511), ("x" * 512, a), (a, "é" * 256), (a, "'"), (a, '"'), (a, "\\"), (a, "%"),
         (a, "_"), (a, "*"), (a, "0"), (a, "00"), (a, "1"), (a, "1.0"), (a, "null"), (a, "中文"), (a, "😀"),
-        (a, "'; DELETE FROM x; --"), (a, '{"a": 1}'), (f"https://{a}.example/{b}?c={c}#d", "0"), (f"{a}\\{b}", c),
+        (a, "'; DELETE FROM x; --"), (a, '{"a": 1}'), (f"https://{a}.example/{b}?c={c}#d", "0"),
     ]  # fmt: skip
     return [pair for pair in dict.fromkeys(pairs) if _valid(*pair)]
 

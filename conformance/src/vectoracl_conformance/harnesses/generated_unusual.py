@@ -126,6 +126,12 @@ _SIMPLE = {
     "by words": "ByWords",
     "no unscoped search": "NoUnscoped",
     "eventual": "declaring(visible='eventual')",
+    "no labels": "declaring(relabel='none')",
+    "labels one by one": "declaring(relabel='conditional')",
+    "labels blindly": "declaring(relabel='blind')",
+    "governed numbers by rows": "declaring(governed_numbers='rows')",
+    "no updates": "declaring(atomic_update='none')",
+    "updates one by one": "declaring(atomic_update='chunks')",
     "no exact": "declaring(exact=False)",
     "no groups": "declaring(group_by=False)",
     "counts nothing": "declaring(count='none')",
@@ -141,6 +147,7 @@ _SIMPLE = {
     "grade engine": "graded('engine')",
     "grade credential": "graded('credential')",
     "less than it reaches": "declaring(grade='predicate')",
+    "loads by bytes": "declaring(max_write_bytes=30_000, number_bytes=8, writes_in_flight=4)",
     **{f"no {one}": f"unable({one!r})" for one in ("fetch", "count", "scan", "replace", "delete")},
     **{f"no {node.__name__}": f"without({node.__name__})" for node in NODES if node not in (Always, Never)},
 }
@@ -212,7 +219,7 @@ def values_of(field: str, kind: Any, default: Any) -> Mapping[str, Any]:
             for name, one in names.items()
             if (field, name) not in UNDECLARABLE
         }
-    if kind is int or get_origin(kind) is not None and issubclass(get_origin(kind), Mapping):  # noqa: RUF021
+    if kind in (int, int | None) or (isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Mapping)):
         if default is MISSING or default is NoneType:
             return {"any": lambda _: True}
         return {"default": lambda value: value == default, "other": lambda value: value != default}

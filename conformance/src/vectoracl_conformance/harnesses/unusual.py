@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -35,7 +35,7 @@ from vectoracl.errors import StoreError
 from vectoracl.filters.predicate import And, ContainsAny, Eq, In, Not, Or, Predicate, StartsWith
 from vectoracl.memory.ports import _NAMED
 from vectoracl.model.records import Facet, Hit, Record, Tag
-from vectoracl_conformance.context.corpus import DIMENSION, FIELDS
+from vectoracl_conformance.context.corpus import FIELDS
 from vectoracl_conformance.harness import Mutant, Needs, Store
 from vectoracl_conformance.harnesses.memory import MemoryHarness, MemoryStore
 from vectoracl_conformance.isolated.source_bundle import bundle, bundled
@@ -108,8 +108,8 @@ class OddStore(MemoryStore):
 @cache
 def _kept() -> OddStore:
     """Return the only store of a process."""
-    (shelf,) = _NAMED
-    return OddStore(Needs(DIMENSION, FIELDS), shelf)
+    ((name, shelf),) = _NAMED.items()
+    return OddStore(Needs(shelf.dimension, FIELDS, metric=shelf.metric), name)
 
 
 def elsewhere(name: str, opened: Opened) -> Opened:
@@ -129,15 +129,18 @@ def adapted(kind: Callable[[Adapter, Store], AdapterWrapper]) -> Wrap:
 
 
 class Normalises(AdapterWrapper):
-    """Stores unit vectors, as some stores do for the cosine."""
+    """Stores unit vectors for the cosine, as some stores do."""
 
     def upsert(self, operation: Upsert) -> Flow[int]:
         """Normalise."""
-        return self.inner.upsert(replace(operation, records=tuple(map(_unit, operation.records))))
+        return self.inner.upsert(replace(operation, records=self._stored(operation.records)))
 
     def replace(self, operation: ReplaceOperation) -> Flow[int]:
         """Normalise."""
-        return self.inner.replace(replace(operation, records=tuple(map(_unit, operation.records))))
+        return self.inner.replace(replace(operation, records=self._stored(operation.records)))
+
+    def _stored(self, records: Sequence[Record]) -> tuple[Record, ...]:
+        return tuple(map(_unit, records)) if self.capabilities.metric == "cosine" else tuple(records)
 
 
 def _unit(record: Record) -> Record:

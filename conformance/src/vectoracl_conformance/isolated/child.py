@@ -393,12 +393,18 @@ def _rows(tenants: Any) -> Iterator[Any]:
 
 
 def _changes(since: Any, identical: Any = None) -> Any:
-    """Return a new mark, and what changed since the census with the mark *since*: keys that are gone, and rows.
+    """Return what `changed_since` of the rows of the store does."""
+    return changed_since(list(_rows(None)), since, _MARK, identical)
+
+
+def changed_since(rows: list[Any], since: Any, state: list[Any], identical: Any = None) -> Any:
+    """Return a new mark, and what changed since the census with the mark *since*: gone keys, and `_packed` rows.
+
+    *state* holds the last mark and what the rows were then, and gets those of now.
 
     Where that is not known, the keys are None and the rows are all. With *identical*, a row is the same if its parts
     are the same objects, which no store may rely on that could change them in place.
     """
-    rows = list(_rows(None))
     seen: Any = {}
     try:
         for row in rows:
@@ -410,20 +416,34 @@ def _changes(since: Any, identical: Any = None) -> Any:
             seen[tag.tenant, tag.document, tag.chunk] = content
     except Exception:  # noqa: BLE001 - rows of another form are sent whole
         seen = None
-    last, known = _MARK
+    last, known = state
     if seen is not None and len(seen) < len(rows):
         seen = None
     mark = os.urandom(8).hex()
-    _MARK[:] = [mark, seen]
+    state[:] = [mark, seen]
     if known is None or seen is None or since != last:
-        return mark, None, rows
+        return mark, None, _packed(rows)
     changed = []
     for row in rows:
         place = (row.tag.tenant, row.tag.document, row.tag.chunk)
         old, new = known.get(place), seen[place]
         if old is None or (any(map(operator.is_not, old, new)) if identical else old != new):
             changed.append(row)
-    return mark, [place for place in known if place not in seen], changed
+    return mark, [place for place in known if place not in seen], _packed(changed)
+
+
+def _packed(rows: list[Any]) -> Any:
+    """Return *rows*, with all vectors in one array if they have one form: thousands of small ones take long to send."""
+    try:
+        vectors = [row.vector for row in rows]
+        if len({(type(one), one.dtype.str, one.shape) for one in vectors}) == 1 and len(vectors[0].shape) == 1:
+            import numpy as np
+
+            tags = [tuple(row.tag) for row in rows]
+            return tags, [row.text for row in rows], np.stack(vectors), [row.metadata for row in rows]
+    except Exception:  # noqa: BLE001, S110 - rows of another form are sent as they are
+        pass
+    return rows
 
 
 def _about(adapter: str) -> Any:

@@ -44,7 +44,7 @@ _TELLING = re.compile(
 )
 _TELLING_VALUE = re.compile(r"conformance|pytest|\bnox\b|\.nox|\.tox|hypothesis", re.IGNORECASE)
 _MODULES = {
-    "vectoracl.model.records": {"Facet", "Hit", "Tag", "Result", "Page", "Written", "Record", "Chunk"},
+    "vectoracl.model.records": {"Facet", "Hit", "Tag", "Result", "Page", "Written", "Updated", "Record", "Chunk"},
     "vectoracl.client.bulk_load": {"LoadReport"},
     "vectoracl.engine.explain": {"Explanation"},
     "vectoracl.adapter_api.operations": {"Found", "Rows"},

@@ -44,7 +44,7 @@ from vectoracl.engine.operator_flows import write_rows
 
 def work(client, tenant, records):
     named = client._named(client.config.default)
-    flow = write_rows(client.pipeline, named.store, "a copy", tenant, records)
+    flow = write_rows(client.pipeline, named.store, "a copy", tenant, records, validate_as=None)
     if named.port is not None:
         return run(flow, {"store": named.port, "audit": client.core_port}, timeout=30)
     return arun(flow, {"store": named.aport, "audit": AsyncCorePort(client.core_port)}, timeout=30)

@@ -14,19 +14,23 @@ from typing import Any
 
 from vectoracl.model.records import Record
 from vectoracl_conformance.context.assertions import Abstain
+from vectoracl_conformance.context.oracle import Key, key
 from vectoracl_conformance.harness import Harness, HarnessError, Needs, Store
+from vectoracl_conformance.isolated.changed_rows import changed_rows
+from vectoracl_conformance.isolated.child import changed_since
 from vectoracl_conformance.isolated.process import PoisonError, safe_loads
 
-_CALLS = frozenset({"census", "settle", "parts", "admit", "close"})
+_CALLS = frozenset({"settle", "parts", "admit", "close"})
 Exchange = Callable[[str], str]
 """Sends one line and returns the line that answers it."""
 
 
 class StoreService:
-    """The stores of a harness; `metrics` are those that it can make a store for. It is used like a `Harness`."""
+    """The stores of a harness, with its `metrics` and `thousands`. It is used like a `Harness`."""
 
-    def __init__(self, exchange: Exchange, metrics: Sequence[str] = ("cosine",)) -> None:
+    def __init__(self, exchange: Exchange, metrics: Sequence[str] = ("cosine",), *, thousands: bool = True) -> None:
         self._exchange = exchange
+        self.thousands = thousands
         self.metrics = tuple(one for one in metrics if one in ("cosine", "inner", "l2")) or ("cosine",)
 
     def ask(self, number: int, what: str, *args: Any) -> Any:
@@ -72,18 +76,27 @@ class RemoteStore(Store):
         self.single = single
         self.secrets = secrets
         self.census_source = census_source
+        self._mark = ""
+        self._rows: dict[Key, Record] = {}
 
     def _ask(self, what: str, *args: Any) -> Any:
         return self._service.ask(self._number, what, *args)
 
     def census(self) -> Sequence[Record]:
-        """Read every row, in the harness's process. Raises: Abstain where the store lives in the adapter's."""
+        """Read every row, in the harness's process. Raises: Abstain where the store lives in the adapter's.
+
+        The process sends what changed since the last census; a row that did not change is the same object again.
+        """
         if self.census_source:
             raise Abstain("the store lives in the adapter's process, where its census has to be read")
-        rows = self._ask("census")
-        if not isinstance(rows, list) or not all(isinstance(row, Record) for row in rows):
-            raise Abstain("the census of the harness is not a list of records")
-        return rows
+        self._mark, gone, rows = changed_rows(self._ask("census", self._mark))
+        if gone is None:
+            self._rows = {key(row): row for row in rows}
+            return rows
+        for place in gone:
+            self._rows.pop(place, None)
+        self._rows |= {key(row): row for row in rows}
+        return list(self._rows.values())
 
     def parts(self) -> frozenset[str] | None:
         """Name what the store keeps per tenant."""
@@ -106,6 +119,7 @@ class RemoteStore(Store):
 def serve(harness: Harness, lines: Iterable[str], answer: Callable[[str], None]) -> None:
     """Answer the requests of *lines*, until there are no more or one is not a request."""
     stores: dict[int, Store] = {}
+    states: dict[int, list[Any]] = {}
     made = 0
     try:
         for line in lines:
@@ -117,8 +131,11 @@ def serve(harness: Harness, lines: Iterable[str], answer: Callable[[str], None])
                 if what == "fresh":
                     made += 1
                     store = stores[made] = _made(harness, Needs(**args[0]))
+                    states[made] = ["", None]
                     single = None if store.single is None else dict(store.single)
                     value: Any = (made, dict(store.config), single, tuple(store.secrets), store.census_source)
+                elif what == "census":
+                    value = changed_since(list(stores[number].census()), args[0], states[number])
                 else:
                     value = _performed(stores[number], what, args)
                     if what == "close":
@@ -142,6 +159,4 @@ def _made(harness: Harness, needs: Needs) -> Store:
 def _performed(store: Store, what: str, args: Sequence[Any]) -> Any:
     if what not in _CALLS:
         raise HarnessError(f"a store has no {what}")
-    if what == "census":
-        return list(store.census())
     return getattr(store, what)(*args)

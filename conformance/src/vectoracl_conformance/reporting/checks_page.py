@@ -14,6 +14,7 @@ _GROUPS = {
     "P": "Principal",
     "S": "Session",
     "X": "Side channels and the kit",
+    "G": "Rights inside a tenant, under a registry",
     "C": "Generated calls",
 }
 

@@ -96,12 +96,13 @@ def measured(report: Report) -> Iterator[str]:
     code = certified(report.about)
     if code["digest"]:
         yield f"{code['distribution']} {code['version']}, sha256 of its files {code['digest']}"
-    if report.ask.calls:
-        yield f"{report.calls.line()}; {report.census} census"
-    else:
-        yield "the generated calls (C1 to C4, provisional) were left out; --calls performs them"
+    yield f"{report.calls.line()}; {report.census} census"
+    by_reason: dict[str, list[str]] = {}
     for what, why in sorted(report.calls.left_out.items()):
-        yield f"  left out: {what} ({why})"
+        by_reason.setdefault(why, []).append(what.removesuffix(f": {why}"))
+    for why, parts in by_reason.items():
+        more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
+        yield f"  left out: {parts[0]}{more} ({why})"
     if report.soak is not None:
         yield summary(report.soak)
 

@@ -6,30 +6,33 @@ import asyncio
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from vectoracl.errors import PostureError
 from vectoracl_conformance.checks import CHECKS, Check
+from vectoracl_conformance.context.assertions import Unsupported
 from vectoracl_conformance.context.check_context import Mode, drive
 from vectoracl_conformance.context.corpus import DIMENSION, FIELDS, Corpus, build
 from vectoracl_conformance.context.perform import Options, perform
 from vectoracl_conformance.generated.run import Setting, run_generated
 from vectoracl_conformance.harness import Harness, HarnessError, Mutant, Needs, Store
+from vectoracl_conformance.isolated import governed_context
 from vectoracl_conformance.isolated.interpreter import plain
 from vectoracl_conformance.isolated.mutant_text import as_text
 from vectoracl_conformance.isolated.remote import RemoteContext, end_process
-from vectoracl_conformance.verdict import CALLS, REQUIRED, Noted
+from vectoracl_conformance.verdict import CALLS, GOVERNANCE, REQUIRED, Noted, settled
 
 Watch = Callable[[Noted], None]
 
 
-def checks_of(options: Options) -> Iterator[Check]:
-    """Yield the checks to run, in the order of the list."""
+def checks_of(options: Options, *, governed: bool = False) -> Iterator[Check]:
+    """Yield the checks to run, in the order of the list: those of a store under a registry, or the others."""
     for id_ in REQUIRED:
         check = CHECKS.get(id_)
-        if check is not None and options.wants(id_) and id_ not in options.elsewhere and id_ not in CALLS:
+        wanted = options.wants(id_) and id_ not in options.elsewhere and id_ not in CALLS
+        if check is not None and wanted and (id_ in GOVERNANCE) == governed:
             yield check
 
 
@@ -67,14 +70,26 @@ async def _limited(work: Coroutine[Any, Any, Noted], id_: str, options: Options)
 def run_mode(store: Store, corpus: Corpus, mode: Mode, options: Options, watch: Watch, source: str = "") -> list[Noted]:
     """Run the wanted checks in one mode on a store that holds the corpus; *source* dresses the adapter."""
     context = RemoteContext(store, corpus, mode, options.python, source)
+    return _performed(context, list(checks_of(options)), options, watch)
+
+
+def _performed(context: RemoteContext, checks: Sequence[Check], options: Options, watch: Watch) -> list[Noted]:
+    """Perform *checks* in the context, or note why its store could not be opened."""
+    mode = context.mode
     notes: list[Noted] = []
 
     async def work() -> None:
         try:
             await context.open()
+        except Unsupported as error:
+            why = f"{error}: not declared, and refused"
+            for check in checks:
+                notes.append(settled(Noted(check.id, mode, "unsupported, verified", reason=why, attacks=1)))
+                watch(notes[-1])
+            return
         except Exception as error:  # noqa: BLE001 - a store that cannot be opened leaves its checks not run
             why = f"the store was not opened: {type(error).__name__}: {error}"
-            for check in checks_of(options):
+            for check in checks:
                 note = Noted(check.id, mode, "not run", reason=why)
                 if check.id == "X2" and isinstance(error, PostureError):
                     note = Noted("X2", mode, "failed", reason=why, attacks=1, reproduce=options.line("X2"))
@@ -82,7 +97,7 @@ def run_mode(store: Store, corpus: Corpus, mode: Mode, options: Options, watch: 
                 watch(note)
             return
         try:
-            for check in checks_of(options):
+            for check in checks:
                 work_ = perform(check, context, options)
                 note = await (work_ if mode == "sync" else _limited(work_, check.id, options))
                 notes.append(note)
@@ -140,10 +155,34 @@ def run_checks(
     """Run the wanted checks in the wanted modes on one fresh store; the kit's own tests may run a *variant*."""
     notes: list[Noted] = []
     source = "" if variant is None else variant.source
-    with fresh(harness, options, variant) as (store, corpus):
-        for mode in options.modes:
-            notes += run_mode(store, corpus, mode, options, watch, source)
-    return notes + generated(harness, options, watch, source)
+    if any(checks_of(options)):
+        with fresh(harness, options, variant) as (store, corpus):
+            for mode in options.modes:
+                notes += run_mode(store, corpus, mode, options, watch, source)
+    return notes + under_registry(harness, options, watch, variant) + generated(harness, options, watch, source)
+
+
+def under_registry(
+    harness: Harness, options: Options, watch: Watch = lambda _: None, variant: Mutant | None = None
+) -> list[Noted]:
+    """Run the wanted checks of a store under a registry, on a fresh store that no client opens without it."""
+    checks = list(checks_of(options, governed=True))
+    if not checks:
+        return []
+    notes: list[Noted] = []
+    path = governed_context.folder()
+    store = harness.fresh(Needs(DIMENSION, FIELDS))
+    try:
+        source = "" if variant is None else as_text(variant, harness, store, options.python).source
+        corpus = build(options.seed, 0)
+        for mode in options.modes if variant is None else variant.modes:
+            context = governed_context.GovernedContext(store, corpus, mode, options.python, source, folder=path)
+            notes += _performed(context, checks, options, watch)
+    finally:
+        end_process(store)
+        store.close()
+        governed_context.removed(path)
+    return notes
 
 
 def generated(harness: Harness, options: Options, watch: Watch, source: str = "") -> list[Noted]:
@@ -191,6 +230,8 @@ def run_mutant(harness: Harness, mutant: Mutant, options: Options) -> MutantResu
         for mode in mutant.modes:
             with patched(mutant.patches):  # what this process does with answers is the library's as well
                 notes += run_mode(store, corpus, mode, here, lambda _: None, source)
+    if mutant.store is None:
+        notes += under_registry(harness, here, variant=mutant)
     if mutant.source:
         notes += generated(harness, replace(options, size="quick"), lambda _: None, mutant.source)
     # X5 is about the kit itself: it dies by abstaining.

@@ -21,11 +21,11 @@ from vectoracl_conformance.context.corpus import DECOYS, DIMENSION, FIELDS
 from vectoracl_conformance.context.perform import Options
 from vectoracl_conformance.generated.run import Setting, run_generated
 from vectoracl_conformance.harness import HarnessError, Needs, Store
+from vectoracl_conformance.isolated.clean_python import command
 from vectoracl_conformance.isolated.identity import Identity
 from vectoracl_conformance.isolated.interpreter import PlainEnvironment, plain
 from vectoracl_conformance.isolated.store_service import StoreService
 from vectoracl_conformance.running.certificate import NOT_PROVED, Calls, certified
-from vectoracl_conformance.running.clean_python import command
 from vectoracl_conformance.running.run_facts import run_facts
 from vectoracl_conformance.running.worker_output import Lines, StoreExchange, say
 from vectoracl_conformance.running.worker_pool import Crew
@@ -59,8 +59,7 @@ class Ask:
         timeout: Seconds that the checks may be without output, and that each mutant may take.
         timing: Whether to time a search next to few and many foreign rows.
         python: The interpreter for X6, ideally of an environment without the kit; "": this one.
-        quick: Whether to run less, in less than 30 seconds, for no certificate.
-        calls: Whether to perform the generated calls, which are provisional.
+        quick: Whether to run less, for no certificate.
         path: Folders from which the adapter's processes import the harness and the adapter; this one does not.
     """
 
@@ -77,13 +76,12 @@ class Ask:
     timing: bool = False
     python: str = ""
     quick: bool = False
-    calls: bool = False
     path: Sequence[str] = ()
 
     @property
     def left_out(self) -> frozenset[str]:
         """The ids of the checks that the run leaves out."""
-        return (NOT_QUICK if self.quick else frozenset()) | frozenset(() if self.calls else CALLS)
+        return NOT_QUICK if self.quick else frozenset()
 
 
 @dataclass(slots=True)
@@ -228,7 +226,8 @@ def _worker(request: dict[str, Any], token: str, ask: Ask, seed: int, watch: Wat
         for line in lines:
             event = take(line)
             if event is not None and event["event"] == "serving":
-                for note in _isolated(event, ask, seed, events, StoreExchange(process, lines, token)):
+                exchange = StoreExchange(process, lines, token)
+                for note in _isolated(event, ask, seed, events, exchange, watch):
                     events.append({"event": "note", **asdict(note)})
                     watch(events[-1])
                 lines.heard()
@@ -258,9 +257,19 @@ def _adapters() -> set[str]:
 
 
 def _isolated(
-    event: dict[str, Any], ask: Ask, seed: int, events: list[dict[str, Any]], exchange: StoreExchange
+    event: dict[str, Any],
+    ask: Ask,
+    seed: int,
+    events: list[dict[str, Any]],
+    exchange: StoreExchange,
+    watch: Watch,
 ) -> Iterator[Noted]:
     """Perform X6 and C1 to C4 in this process, where no code of the adapter or its harness could change the verdict."""
+
+    def progress(text: str) -> None:
+        exchange.heard()
+        watch({"event": "progress", "text": text})
+
     options = Options(ask.name, frozenset(ask.only), ask.decoys, seed, known=ask.known)
     wanted = [id_ for id_ in ISOLATED if options.wants(id_) and id_ not in ask.left_out]
     named = next((one.get("name") for one in events if one["event"] == "start"), None)
@@ -269,7 +278,8 @@ def _isolated(
         yield from _abstained(wanted, why, options)
         return
     metrics = event.get("metrics")
-    service = StoreService(exchange, metrics if isinstance(metrics, list) else ())
+    thousands = event.get("thousands") is not False
+    service = StoreService(exchange, metrics if isinstance(metrics, list) else (), thousands=thousands)
     stores = _OfOneAdapter(service, str(ask.name if ask.name in _adapters() else named))
     environment = plain(ask.python, _paths(ask))
     measured: list[Identity] = []
@@ -282,7 +292,7 @@ def _isolated(
             seed,
             "quick" if ask.quick else "full",
             environment,
-            progress=lambda _: exchange.heard(),
+            progress=progress,
             line=options.line,
             measured=measured,
         )
@@ -305,6 +315,7 @@ class _OfOneAdapter:
 
     def __init__(self, service: StoreService, adapter: str) -> None:
         self.metrics = service.metrics
+        self.thousands = service.thousands
         self._service = service
         self._adapter = adapter
 

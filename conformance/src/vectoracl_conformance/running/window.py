@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any, BinaryIO
 
-from vectoracl_conformance.running.clean_python import command, environment
+from vectoracl_conformance.isolated.clean_python import command, environment
 from vectoracl_conformance.verdict import Noted
 
 MODULE = "vectoracl_conformance.running.window"

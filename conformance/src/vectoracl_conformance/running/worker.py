@@ -107,7 +107,7 @@ def _timed(harness: Harness, options: Options) -> str:
 
 def offer(teller: Teller, harness: Harness, lines: TextIO) -> None:
     """Make and read stores for the parent, which performs the checks of the isolated process, until it is done."""
-    teller.tell("serving", metrics=list(harness.metrics))
+    teller.tell("serving", metrics=list(harness.metrics), thousands=harness.thousands)
 
     def answer(text: str) -> None:
         for part, more in parts_of(text):

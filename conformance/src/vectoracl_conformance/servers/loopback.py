@@ -39,6 +39,11 @@ def listener(reply: bytes | None, tls: ssl.SSLContext | None = None) -> Iterator
                 stream.settimeout(5)
                 stream.recv(65_536)
                 stream.sendall(reply)
+                # Closed with a part of the request unread, the connection would be reset and the reply lost.
+                if tls is None:
+                    stream.shutdown(socket.SHUT_WR)
+                while stream.recv(65_536):
+                    pass
                 stream.close()
             return
         link.close()

@@ -21,8 +21,10 @@ from vectoracl.adapter_api.operations import (
     Found,
     Operation,
     Position,
+    Relabel,
     Scan,
     Search,
+    UpdateMetadata,
 )
 from vectoracl.adapter_api.posture import Posture
 from vectoracl.engine.drivers import arun, run
@@ -190,6 +192,16 @@ class AdapterWrapper:
         if name in METHODS:
             return self.perform
         raise AttributeError(name)
+
+    def relabel(self, operation: Relabel) -> Flow[int | None]:
+        """Write labels; an adapter that declares `Capabilities.relabel` has this flow."""
+        flow: Flow[int | None] = self.inner.relabel(operation)  # type: ignore[attr-defined]  # see `Relabeling`
+        return flow
+
+    def update_metadata(self, operation: UpdateMetadata) -> Flow[int]:
+        """Change metadata in place; an adapter that declares `Capabilities.atomic_update` has this flow."""
+        flow: Flow[int] = self.inner.update_metadata(operation)  # type: ignore[attr-defined]  # see `Updating`
+        return flow
 
     def posture(self) -> Flow[Posture]:
         """Look."""

@@ -42,7 +42,8 @@ FUNCTIONS = listed(
     "make_timestamptz to_timestamp to_date "
     # arrays and JSON
     "unnest generate_series generate_subscripts cardinality array_length array_position array_positions array_remove "
-    "array_append array_prepend array_cat array_upper array_lower jsonb_array_elements jsonb_array_elements_text "
+    "array_append array_prepend array_cat array_send array_upper array_lower "
+    "jsonb_array_elements jsonb_array_elements_text "
     "jsonb_each jsonb_each_text jsonb_object_keys jsonb_typeof jsonb_exists jsonb_exists_any jsonb_exists_all "
     "jsonb_array_length jsonb_build_object jsonb_build_array jsonb_set jsonb_insert jsonb_strip_nulls "
     "jsonb_extract_path jsonb_extract_path_text jsonb_path_exists jsonb_path_query jsonb_path_match "
@@ -56,7 +57,8 @@ FUNCTIONS = listed(
     "binary_quantize hamming_distance jaccard_distance "
     # the server and its catalog
     "current_setting current_database current_schema current_schemas session_user current_user version pg_backend_pid "
-    "txid_current pg_is_in_recovery pg_typeof to_regtype to_regclass to_regnamespace to_regrole to_regproc "
+    "txid_current pg_current_snapshot pg_snapshot_xmax pg_postmaster_start_time pg_is_in_recovery "
+    "pg_typeof to_regtype to_regclass to_regnamespace to_regrole to_regproc "
     "to_regprocedure format_type obj_description col_description shobj_description aclexplode acldefault "
     "has_table_privilege has_schema_privilege has_database_privilege has_column_privilege has_function_privilege "
     "has_any_column_privilege has_parameter_privilege has_type_privilege row_security_active pg_encoding_to_char "
