@@ -210,9 +210,12 @@ def test_a_lock_that_another_process_holds(api, who, path):
     assert port.requests == []
     assert docs.count() == 0
     acl.close()
-    # The thread of the one that was late may get the lock in its last moment; then its outcome is there too.
-    assert sorted(ids(path)) == sorted(ids(path, "outcome"))
-    assert len(ids(path)) in (1, 2)
+    # The record of the first may be written in the last moment, by its thread. Whether it was is not known when its
+    # outcome is noted, so that each decision in the file has an outcome, and an outcome may lack its decision.
+    decided, ended = ids(path), ids(path, "outcome")
+    assert len(decided) in (1, 2)
+    assert set(decided) <= set(ended)
+    assert len(ended) == len(set(ended)) <= 2
 
 
 def test_an_event_loop_goes_on_while_the_file_is_locked(path):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import tomllib
+import types
 
 import pytest
 from typer.testing import CliRunner
@@ -293,6 +296,10 @@ def found(*findings, grade="partition"):
     return {"main": Posture(grade, findings, (("store", "memory"),))}
 
 
+def checked(monkeypatch, postures):
+    monkeypatch.setattr(vectoracl.VectorACL, "check_store", lambda _, name: postures[name])
+
+
 def finding(severity):
     rule = Rule("MM001", "A title", severity, severity == "error", "Why it matters.")
     return Finding(rule, "a table", "Something is open.", "ALTER TABLE t;")
@@ -315,7 +322,7 @@ def test_check_of_a_sound_store(here):
     ],
 )
 def test_findings_decide_the_exit_code(here, monkeypatch, severity, fail_on, code):
-    monkeypatch.setattr(vectoracl.VectorACL, "check", lambda _: found(finding(severity)))
+    checked(monkeypatch, found(finding(severity)))
     shown = run("check", "--fail-on", fail_on, code=code).stdout
     assert "MM001" in shown
     assert "ALTER TABLE t;" in shown
@@ -328,7 +335,7 @@ def test_check_as_sarif(here, monkeypatch):
         + "".join(f'[stores.{name}]\nadapter = "memory"\ndimension = 3\n' for name in ("main", "other"))
     )
     both = {**found(finding("error")), "other": Posture("partition", ())}
-    monkeypatch.setattr(vectoracl.VectorACL, "check", lambda _: both)
+    checked(monkeypatch, both)
     log = json.loads(run("check", "--format", "sarif", code=1).stdout)
     assert log["version"] == "2.1.0"
     assert [len(one["results"]) for one in log["runs"]] == [1, 0]
@@ -346,11 +353,11 @@ def test_check_demands_the_minimum_grade(here):
 def test_check_as_sql(here, monkeypatch):
     script = (("server", "-- once\n"), ("t", "ALTER TABLE t;\n"))
     open_ = Posture("none", (finding("error"),), (), script)
-    monkeypatch.setattr(vectoracl.VectorACL, "check", lambda _: {"main": open_})
+    checked(monkeypatch, {"main": open_})
     assert run("check", "--format", "sql", code=1).stdout == "-- once\n\nALTER TABLE t;\n"
-    monkeypatch.setattr(vectoracl.VectorACL, "check", lambda _: found(finding("error")))
+    checked(monkeypatch, found(finding("error")))
     assert "cannot be changed by SQL" in run("check", "--format", "sql", code=2).stderr
-    monkeypatch.setattr(vectoracl.VectorACL, "check", lambda _: found())
+    checked(monkeypatch, found())
     assert run("check", "--format", "sql").stdout == ""
 
 
@@ -433,6 +440,17 @@ def operator(here, monkeypatch):
     one = Operator()
     monkeypatch.setattr(vectoracl.VectorACL, "operator", lambda *_: one)
     return one
+
+
+def test_the_list_of_tenants_shows_its_progress(operator, monkeypatch):
+    def tenants(*, progress=None):
+        progress("counting tenants", 1, 2)
+        return []
+
+    monkeypatch.setattr(operator, "tenants", tenants)
+    result = run("tenants", "list")
+    assert "counting tenants" in result.stderr
+    assert "counting tenants" not in result.stdout
 
 
 def test_provision_prints_its_plan_and_does_nothing(operator):
@@ -554,6 +572,141 @@ def test_tenants(operator):
     assert "globex moved" in run("tenants", "promote", "globex").stdout
     assert run_json("tenants", "demote", "globex") == {"done": ["globex moved"]}
     assert ("promote", "globex") in operator.asked
+
+
+class Moving(Operator):
+    """An operator of a store with tenants that are to be moved; `refuses` and `fails` name those that it does not."""
+
+    refuses = fails = ()
+    code = "unavailable"
+
+    def __init__(self):
+        super().__init__()
+        info = vectoracl.adapter_api.contract.TenantInfo
+        self.all = {
+            "small": info("small", 20, "own", "demote"),
+            "tiny": info("tiny", 10, "own", "demote"),
+            "big": info("big", 9_000, "shared", "promote"),
+            "huge": info("huge", 90_000, "shared", "promote"),
+            "begun": info("begun", 50, "shared", "promote", note="a move was interrupted"),
+            "fine": info("fine", 500, "shared"),
+        }
+
+    def tenants(self):
+        return list(self.all.values())
+
+    def _move(self, name, tenant):
+        if tenant in self.refuses:
+            raise vectoracl.RefusedError("Another transaction held the table.", field="tenant")
+        if tenant in self.fails:
+            raise vectoracl.StoreError("The server is gone.", code=self.code, sent="no")
+        self.asked.append((name, tenant))
+        self.all[tenant] = dataclasses.replace(self.all[tenant], advice="", note="")
+        return [f"{tenant} moved"]
+
+    def promote(self, tenant, *, progress=None):
+        progress("copying", 1, 2)
+        return self._move("promote", tenant)
+
+    def demote(self, tenant, *, progress=None):
+        return self._move("demote", tenant)
+
+    @property
+    def moves(self):
+        return [one for one in self.asked if one != ("close",)]
+
+
+URGENT = [("promote", "begun"), ("promote", "huge"), ("promote", "big"), ("demote", "tiny"), ("demote", "small")]
+
+
+@pytest.fixture
+def moving(here, monkeypatch):
+    one = Moving()
+    monkeypatch.setattr(vectoracl.VectorACL, "operator", lambda *_: one)
+    return one
+
+
+def test_rebalance_makes_the_advised_moves_and_is_then_silent(moving):
+    said = run("tenants", "rebalance")
+    assert [line.split()[1] for line in said.stdout.splitlines()] == [tenant for _, tenant in URGENT]
+    assert said.stderr == ""  # cron mails what is printed
+    assert moving.moves == URGENT
+    again = run("tenants", "rebalance")
+    assert (again.stdout, again.stderr) == ("", "")
+    assert run_json("tenants", "rebalance") == {"moved": [], "refused": [], "left": 0, "stopped": None}
+    assert moving.moves == URGENT
+
+
+def test_rebalance_can_only_list(moving):
+    shown = run("tenants", "rebalance", "--dry-run", code=1).stdout
+    assert all(f"tenants {action} {tenant}" in shown for action, tenant in URGENT)
+    assert "fine" not in shown
+    listed = run_json("tenants", "rebalance", "--dry-run", code=1)["tenants"]
+    assert [(one["advice"], one["tenant"]) for one in listed] == URGENT
+    assert moving.moves == []
+
+
+def test_rebalance_is_bounded_and_goes_on_with_the_next_run(moving, monkeypatch):
+    assert "3 of 5 advised moves are left" in run("tenants", "rebalance", "--limit", "2", code=1).stdout
+    assert moving.moves == URGENT[:2]
+    clock = itertools.count(0, 5)
+    monkeypatch.setattr("vectoracl.cli.tenants.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    assert run_json("tenants", "rebalance", "--seconds", "12", code=1)["left"] == 2
+    assert moving.moves == URGENT[:3]
+    run("tenants", "rebalance", "--seconds", "600")
+    assert moving.moves == URGENT
+
+
+def test_a_refused_move_does_not_stop_the_others(moving):
+    moving.refuses = ("huge",)
+    said = run("tenants", "rebalance", code=1)
+    assert "promote huge: Another transaction held the table." in said.stderr
+    assert moving.moves == [one for one in URGENT if one[1] != "huge"]
+    found = run_json("tenants", "rebalance", code=1)
+    assert [(one["tenant"], one["error"]["code"]) for one in found["refused"]] == [("huge", "refused")]
+    assert (found["moved"], found["left"]) == ([], 1)
+
+
+def test_a_refused_move_does_not_use_up_the_limit(moving):
+    moving.refuses, moving.fails, moving.code = ("begun",), ("huge",), "copy_differs"
+    run("tenants", "rebalance", "--limit", "2", code=1)
+    assert moving.moves == URGENT[2:4]
+    found = run_json("tenants", "rebalance", "--limit", "2", code=1)
+    assert moving.moves == URGENT[2:]
+    assert ([one["tenant"] for one in found["refused"]], found["left"]) == (["begun", "huge"], 2)
+    assert [
+        one["tenant"] for one in run_json("tenants", "rebalance", "--dry-run", "--limit", "1", code=1)["tenants"]
+    ] == ["begun"]
+
+
+def test_a_store_that_fails_ends_it_and_the_moves_before_are_said(moving):
+    moving.fails = ("big", "small")
+    said = run("tenants", "rebalance", code=2)
+    assert "The server is gone." in said.stderr
+    assert moving.moves == URGENT[:2]
+    moving.fails = ("small",)
+    found = run_json("tenants", "rebalance", code=2)
+    assert [one["tenant"] for one in found["moved"]] == ["big", "tiny"]
+    assert (found["left"], found["error"]["code"]) == (1, "unavailable")
+
+
+def test_the_list_is_closed_before_the_first_move(moving):
+    """The owner's role may have one connection."""
+    run("tenants", "rebalance", "--limit", "1", code=1)
+    assert moving.asked.index(("close",)) < moving.asked.index(URGENT[0])
+
+
+def test_each_move_of_a_rebalance_is_recorded(moving, here):
+    (here / "vectoracl.toml").write_text(
+        (here / "vectoracl.toml").read_text() + '[audit]\nsink = "jsonl"\npath = "audit.jsonl"\n'
+    )
+    run("tenants", "rebalance")
+    lines = [json.loads(line) for line in (here / "audit.jsonl").read_text().splitlines()]
+    decided = [one["decision"] for one in lines if "decision" in one and "tenants." in one["decision"]["action"]]
+    assert [(one["action"], one["partitions"]) for one in decided] == [
+        (f"hazmat.tenants.{action}", [tenant]) for action, tenant in URGENT
+    ]
+    assert all("tenants rebalance" in str(one) for one in decided)
 
 
 class Keeper(Operator):

@@ -73,6 +73,28 @@ def here(tmp_path, monkeypatch):
 # --- options and defaults
 
 
+SECTION = re.compile(r"\[(?!b\])[a-z_]+(?:\.[a-z_]+)*\]")
+
+
+def sections(command):
+    """Return the sections of the configuration that the help of *command* names, as its source has them."""
+    texts = [command.callback.__doc__ or ""]
+    for one in command.params:
+        texts += [text for text in (one.help, one.show_default) if isinstance(text, str)]
+    return {name for text in texts for name in SECTION.findall(text.replace("\\[", "["))}
+
+
+def test_every_section_that_a_help_names_is_shown():
+    found = set()
+    for name, command in OWN.items():
+        named = sections(command)
+        text = run(*name.split(), "--help").stdout
+        assert not {one for one in named if one not in text}, name
+        assert "\\[" not in text, name
+        found |= named
+    assert found >= {"[tenants]", "[audit]", "[registry.attributes]"}
+
+
 def test_every_option_that_a_help_names_exists():
     every = {one for command in OWN.values() for one in options(command)}
     for name, command in OWN.items():
@@ -141,8 +163,33 @@ CALLS = {
     "documents list": ["--as", "ann@acme"],
     "documents delete": ["--as", "ann@acme", "docs/a.md"],
     "tenants list": [],
+    "tenants rebalance": [],
+    "tenants switch": ["acme", "--to", "main"],
     **{f"tenants {one}": ["acme"] for one in ("promote", "demote", "create", "deactivate", "offload", "activate")},
     "tenants remove": ["acme"],
+    "tenants parent": ["acme-lab", "--of", "acme"],
+    "labels list": ["--tenant", "acme"],
+    "labels define": ["hr", "--tenant", "acme", "--read", "group:hr"],
+    "labels drop": ["hr", "--tenant", "acme"],
+    "documents move": ["docs/a.md", "--tenant", "acme", "--label", "hr"],
+    "documents registered": ["--tenant", "acme"],
+    "hold": ["docs/a.md", "--tenant", "acme", "--matter", "m", "--reason", "r"],
+    "release": ["--tenant", "acme", "--matter", "m", "--reason", "r"],
+    "retain": ["docs/a.md", "--tenant", "acme", "--until", "always"],
+    "quarantine add": ["q", "--tenant", "acme", "--producer", "x", "--reason", "r"],
+    "quarantine lift": ["q", "--tenant", "acme", "--reason", "r"],
+    "quarantine list": ["--tenant", "acme"],
+    "reconcile": ["--tenant", "acme"],
+    "sweep": ["--tenant", "acme"],
+    "erase": ["docs/a.md", "--tenant", "acme", "--reason", "r"],
+    "access who": ["docs/a.md", "--tenant", "acme"],
+    "access what": ["--as", "ann@acme"],
+    "access apply": ["drive.jsonl", "--source", "drive", "--tenant", "acme"],
+    "access sources": ["--tenant", "acme"],
+    "registry verify": ["--tenant", "acme"],
+    "registry receipt": ["erasure.json"],
+    "registry export": ["registry.jsonl"],
+    "registry import": ["registry.jsonl"],
 }
 
 

@@ -15,7 +15,8 @@ from vectoracl.adapter_api.operations import Delete, Position
 from vectoracl.audit.sinks import MemorySink
 from vectoracl.cli.app import app
 from vectoracl.copying.checkpoint import Checkpoint
-from vectoracl.copying.copy import Copy, Side
+from vectoracl.copying.copy import Copy
+from vectoracl.copying.planning import Side
 from vectoracl.errors import (
     InvalidInputError,
     RefusedError,
@@ -65,6 +66,20 @@ def fill(source, rows=7):
         handle.replace("b", [Chunk("new", "b", "the third version", [0.0, 1.0, 0.5])])
     odd = Tag("acme", "held", "1", 9, "#staged", 4, 12.5, "someone", "load", 1_700_000_000.25, 2**31 - 1)
     hazmat.operate(source, reason=REASON).write("acme", [Record(odd, "kept", np.array([1, 2, 3], np.float32), {})])
+
+
+def test_what_can_expire_is_not_copied_to_where_reads_do_not_look_at_it(tmp_path):
+    made = [config(uuid.uuid4().hex) for _ in range(2)]
+    made[0]["stores"]["main"]["expiring"] = True
+    with v.VectorACL(made[0]) as source, v.VectorACL(made[1]) as target:
+        fill(source)
+        with pytest.raises(RefusedError, match=r"Set expiring = true in \[stores\.main\]"):
+            copying(source, target, tmp_path).plan(["acme"])
+    made[1]["stores"]["main"]["expiring"] = True
+    with v.VectorACL(made[0]) as source, v.VectorACL(made[1]) as target:
+        fill(source)
+        work = copying(source, target, tmp_path)
+        assert work.run(work.plan(["acme"])).written > 0
 
 
 def copying(source, target, tmp_path, **given):
@@ -271,7 +286,7 @@ def test_the_comparison_finds_each_difference(pair, tmp_path, change, found):
     assert not clean.different
     tampered(target, "acme", change)
     again = copying(source, target, tmp_path)
-    comparison = again._compared(plan.moves[0], "comparing")
+    comparison = again._planner.compared(plan.moves[0], "comparing")
     assert not comparison.same
     assert getattr(comparison, found) >= 1
     assert comparison.source_digest != comparison.target_digest or found == "different"

@@ -13,7 +13,8 @@ import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl.cli.app import app
 from vectoracl.copying.checkpoint import Checkpoint
-from vectoracl.copying.copy import Copy, Side
+from vectoracl.copying.copy import Copy
+from vectoracl.copying.planning import Side
 from vectoracl.errors import RefusedError
 from vectoracl.text.embedders import HashedEmbedder
 

@@ -14,8 +14,10 @@ import pytest
 import vectoracl as v
 from vectoracl import Chunk, hazmat, testing
 from vectoracl.copying.checkpoint import Checkpoint
-from vectoracl.copying.copy import Copy, Side
+from vectoracl.copying.copy import Copy
+from vectoracl.copying.planning import Side
 from vectoracl.model.records import Record, Tag
+from vectoracl.sharding import CheckJob, CopyJob
 
 pytest.importorskip("vectoracl_conformance")
 
@@ -98,20 +100,25 @@ def census(store):
     }
 
 
+def prepare(left, source, right, target, seed):
+    """Empty both stores of the tenants, and fill the source."""
+    source.open()
+    for tenant in TENANTS:
+        hazmat.operate(target, reason=REASON).clear(tenant)
+        hazmat.operate(source, reason=REASON).clear(tenant)
+    left.settle()
+    right.settle()
+    fill(source, seed)
+    left.settle()
+
+
 @pytest.mark.parametrize(("one", "other"), list(pairwise(ROUND)), ids=lambda name: name)
 def test_from_one_store_to_another(stores, tmp_path, one, other):
     for name in (one, other):
         pytest.importorskip(f"vectoracl_{name}")
     left, right = stores(one), stores(other)
     with opened(left) as source, opened(right) as target:
-        source.open()
-        for tenant in TENANTS:
-            hazmat.operate(target, reason=REASON).clear(tenant)
-            hazmat.operate(source, reason=REASON).clear(tenant)
-        left.settle()
-        right.settle()
-        fill(source, seed=ROUND.index(one))
-        left.settle()
+        prepare(left, source, right, target, ROUND.index(one))
         kept = Checkpoint(tmp_path / "checkpoint", [one, other])
         work = Copy(Side(source), Side(target), reason=REASON, checkpoint=kept, batch=10)
         plan = work.plan(TENANTS)
@@ -146,3 +153,33 @@ def test_from_one_store_to_another(stores, tmp_path, one, other):
         right.settle()
         with pytest.raises(v.RefusedError, match="other rows of the tenant"):
             again.plan(TENANTS)
+
+
+@pytest.mark.parametrize(("one", "other"), list(pairwise(ROUND)), ids=lambda name: name)
+def test_in_shards_from_one_store_to_another(stores, one, other):
+    """Ranges of keys mean the same on every store; a shard that is repeated finds its rows."""
+    for name in (one, other):
+        pytest.importorskip(f"vectoracl_{name}")
+    left, right = stores(one), stores(other)
+    with opened(left) as source, opened(right) as target:
+        prepare(left, source, right, target, ROUND.index(one))
+        job = CopyJob(Side(source), Side(target), reason=REASON, tenants=TENANTS, batch=7)
+        plan = job.plan_shards(6)
+        assert sum(len(shard["ranges"]) for shard in plan.shards) > len(TENANTS)
+        results = [job.run_shard(shard) for shard in reversed(plan.shards)]
+        right.settle()
+        repeated = job.run_shard(plan.shards[2])
+        assert (repeated["written"], repeated["present"]) == (0, sum(part["rows"] for part in plan.shards[2]["ranges"]))
+        total = job.finish(plan, results)
+        assert total.good
+        assert total.written == 4 * (23 - 5 + 1 + 1)
+        before, after = census(left), census(right)
+        assert {tag: row[:2] for tag, row in before.items()} == {tag: row[:2] for tag, row in after.items()}
+        digests = []
+        for acl, count in ((source, 1), (target, 5)):
+            check = CheckJob(acl, reason=REASON, tenants=TENANTS)
+            whole = check.plan_shards(count)
+            checked = check.finish(whole, [check.run_shard(shard) for shard in whole.shards])
+            assert checked.good
+            digests.append({each.tenant: each.digest for each in checked.census})
+        assert digests[0] == digests[1] == {each.tenant: each.digest for each in total.census}

@@ -6,12 +6,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CODES = """
-    adapter_not_found adopt adopt_differs audit auth bad_dsn bad_value client close closed config confinement
-    conflict copy_differs denied dimensions embedded embedder error foreign foreign_code incomplete
-    index_dimensions internal invalid_input invalid_principal invalid_tenant journal limit locked malformed
-    metric moving mutant no_async_indexing no_database not_offered not_provisioned not_visible not_weaviate order
-    permission pgvector_version pool_timeout port posture promotion_failed quota rate_limited refused rejected
-    replacing reserved_field scope_violation startup_parameter store stored_form system tenant_not_served
+    adapter_not_found adopt adopt_differs audit auth bad_dsn bad_value busy client close closed config confinement
+    conflict content_refused copy_differs denied differs dimensions embedded embedder erasing error foreign
+    foreign_code held incomplete index_dimensions internal invalid_input invalid_principal invalid_tenant journal
+    limit locked malformed metric move_in_progress moving mutant no_async_indexing no_database not_offered
+    not_provisioned not_visible not_weaviate order permission pgvector_version pool_timeout port posture
+    promotion_failed quota rate_limited refused registry rejected replacing reserved_field rights_changed
+    scope_violation source_refused stall startup_parameter stopped store stored_form system tenant_not_served
     timeout tls too_complex too_large too_many_columns too_many_connections too_many_tenants too_many_values
     unauthorized unavailable unreachable unsettled unsupported untagged_write untrusted visible
 """

@@ -339,7 +339,7 @@ def test_pdf_and_docx(here):
     said = " ".join(ingest("a", code=1).stdout.split())
     assert "a/broken.docx cannot be read as DOCX" in said
     assert "a/broken.pdf cannot be read as PDF" in said
-    assert "a/scan.pdf holds no text: a scan has to be read by OCR first" in said
+    assert "a/scan.pdf contains no text: a scan requires OCR first" in said
 
 
 def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):

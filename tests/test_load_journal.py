@@ -152,7 +152,7 @@ def test_another_embedder_writes_all_of_it_again(api, who, path, monkeypatch):
     written = path.read_bytes()
     assert docs.load(texts(), batch=5, resume=path).skipped == 20
     path.write_bytes(written)
-    docs._driver.embedder_identity = "two"
+    docs._driver._acl.embedder_identity = "two"  # of the VectorACL behind the handle
     assert docs.load(texts(), batch=5, resume=path).skipped == 0
 
 

@@ -26,7 +26,8 @@ from vectoracl._util.private_files import (
 )
 from vectoracl.cli import app
 from vectoracl.copying.checkpoint import Checkpoint
-from vectoracl.copying.copy import Copy, Side
+from vectoracl.copying.copy import Copy
+from vectoracl.copying.planning import Side
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
 opened: set[str] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
+import dataclasses
 import os
 import pickle
 import subprocess
@@ -71,6 +72,28 @@ def test_search_by_document(docs):
     assert ids(docs.search(V, k=2, group_by="document", per_group=2)) == ["a", "b", "c"]
     assert len({hit.document for hit in docs.search(Like("a", "one"), k=1, group_by="document", per_group=2)}) == 1
     assert len({hit.document for hit in docs.search(Like("d"), k=2, group_by="document", per_group=2)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "k", "more", "complete"),
+    [
+        (Like("c"), 2, {}, True),  # three are requested
+        (Like("c"), 3, {}, False),  # a fourth one cannot be
+        (Like("c"), 3, {"where": F["@document"] == "two"}, True),  # there is no other
+        (Like("c"), 2, {"group_by": "document", "per_group": 3}, True),
+        (Like("c"), 3, {"group_by": "document"}, False),  # its document had the place of another
+        (Like("a", "one"), 2, {"group_by": "document", "per_group": 2}, True),
+        (Like("a", "one"), 2, {"group_by": "document", "per_group": 3}, False),  # its document has a fourth chunk
+    ],
+)
+def test_the_chunk_of_the_query_may_have_the_last_place_that_the_store_has(docs, acl, query, k, more, complete):
+    places = {"e": "one", "f": "one", "x": "four", "y": "five"}
+    docs.upsert([Chunk(name, document, name, [0.9, 0.2, 0.0]) for name, document in places.items()])
+    adapter = acl._stores["main"].store.adapter
+    adapter._capabilities = dataclasses.replace(adapter.capabilities, max_k=3)
+    result = docs.search(query, k, **more)
+    assert result.complete is complete
+    assert (result.shortfall is None) is complete
 
 
 def test_search_many_is_the_same_as_many_searches(docs):

@@ -16,7 +16,7 @@ from vectoracl.filters.predicate import ALWAYS, NODES, And, Eq, In, Not, Or, Pre
 from vectoracl.memory.adapter import capabilities
 from vectoracl.memory.config import MemoryConfig
 from vectoracl.model.identifiers import check_tenant
-from vectoracl.model.queries import Query
+from vectoracl.model.queries import Lexical, Query
 from vectoracl_conformance.generated import parameters, writes
 from vectoracl_conformance.generated.covering import Parameter, Space, measured, rows_of
 from vectoracl_conformance.generated.filters import LEAVES, SHAPES, Rows
@@ -78,7 +78,7 @@ def test_most_calls_show_what_is_lost(full):
     """A filter or a policy whose loss changes no answer would hide a fault."""
     _, plan = full
     filtered = [one for one in plan.calls if one.call.arguments.get("where", ALWAYS) != ALWAYS]
-    assert sum("where" in one.sensitive for one in filtered) > 0.7 * len(filtered)
+    assert sum("where" in one.sensitive for one in filtered) > 0.65 * len(filtered)
     narrowed = [one for one in plan.calls if one.call.narrowings]
     assert sum("narrow" in one.sensitive for one in narrowed) > 0.55 * len(narrowed)
 
@@ -302,6 +302,15 @@ def test_writes_are_inside_and_outside_and_reach_the_store():
     assert len(unseen) > 100
 
 
+def test_a_replacement_by_nothing_names_documents_that_the_scope_hides_a_part_of():
+    """Without such calls an adapter passes that deletes hidden rows where a replacement has no records."""
+    writes = [one for one in plan_writes(world_of("full"), CAN, size="full").calls if one.call.method == "replace"]
+    emptying = [one.parameters for one in writes if not one.call.arguments["chunks"]]
+    leaves = {one["scope_leaf"] for one in emptying if one["scope"] not in ("tenant", "policy none")}
+    assert len(leaves) > 5
+    assert {one["scope_leaf"] for one in emptying if one["document"] == "part outside"} == leaves
+
+
 def test_data_has_each_kind():
     plan = plan_data(world_of("full"), CAN, size="full")
     assert {"ids", "texts", "keyword", "number", "datetime", "keys", "tenants' names"} <= {
@@ -325,7 +334,8 @@ def test_capabilities_that_are_declared_are_used():
     assert set(Capabilities.__dataclass_fields__) == {
         "grade", "metric", "dimension", "operations", "predicates", "queries", "lexical_scores", "count", "facets",
         "exact", "group_by", "delete_counts", "atomic_upsert", "atomic_replace", "visible", "max_batch", "max_k",
-        "max_chunk_bytes", "deadlines", "parallel", "tuning", "verbatim", "vectors",
+        "max_write_bytes", "number_bytes", "writes_in_flight", "max_chunk_bytes", "deadlines", "parallel", "tuning",
+        "verbatim", "vectors", "relabel", "atomic_update", "governed_numbers",
     }  # fmt: skip
 
 
@@ -341,3 +351,16 @@ def test_masks_are_those_of_the_reference():
         for one in rows.chunks
     ]
     assert rows.mask(where).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_word_is_looked_for_that_stores_fold_differently(seed):
+    world = build_world(seed, CAN, size="quick", metrics=["cosine"])
+    calls = [one.call for one in plan_data(world, replace(CAN, dimension=world.dimension), size="full").calls]
+    texts = [chunk.text for call in calls for chunk in call.arguments.get("chunks", call.arguments.get("stream", ()))]
+    either = {word.casefold() for text in texts for word in text.split() if word.casefold() != word.lower()}
+    queries = [call.arguments.get("query") for call in calls]
+    looked_for = [word.casefold() for one in queries if isinstance(one, Lexical) for word in one.text.split()]
+    assert either
+    assert looked_for
+    assert either.isdisjoint(looked_for)

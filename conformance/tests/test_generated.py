@@ -14,6 +14,7 @@ from vectoracl_conformance.generated.bench import Bench
 from vectoracl_conformance.generated.content import Census
 from vectoracl_conformance.generated.reference import Side
 from vectoracl_conformance.isolated import child
+from vectoracl_conformance.isolated.changed_rows import changed_rows
 from vectoracl_conformance.isolated.process import Far, OtherError
 from vectoracl_conformance.mutants.generated_calls import altered
 
@@ -163,7 +164,8 @@ def test_a_census_of_changes_is_the_whole_one(states, forgotten):
             if number in forgotten:
                 child._changes("")  # whoever asked was cut off
             answer = pickle.loads(pickle.dumps(child._changes("" if seen is None else seen.mark)))
-            seen = Census(answer[2], seen, answer[0], answer[1])
+            mark, gone, rows = changed_rows(answer)
+            seen = Census(rows, seen, mark, gone)
             held = {place: (row.text, row.metadata["v"], row.vector[0].item()) for place, row in seen.rows.items()}
             assert held == state
             assert not seen.twice

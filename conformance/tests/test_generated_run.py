@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from vectoracl_conformance.generated.bench import memory_capabilities
 from vectoracl_conformance.generated.pair import Difference
 from vectoracl_conformance.generated.run import Setting, run_generated
 from vectoracl_conformance.generated.script import script
+from vectoracl_conformance.generated.world import build_world
 from vectoracl_conformance.harness import load_harness
 from vectoracl_conformance.isolated.interpreter import plain
 from vectoracl_conformance.mutants.generated_calls import altered
@@ -26,6 +28,13 @@ pytestmark = pytest.mark.timeout(900)
 UNSCOPED_COUNT = """
     def count(self, operation):
         return self._inner.count(replace(operation, scope=ALWAYS))
+"""
+HARDLY_ANYTHING = """
+    def search(self, operation):
+        found = yield from self._inner.search(operation)
+        if operation.exact or operation.group_by:
+            return found
+        return found._replace(hits=found.hits[: len(found.hits) // 4], complete=False, shortfall="approximate")
 """
 PRINTS = """
     def scan(self, operation):
@@ -69,11 +78,31 @@ def test_the_memory_adapter_passes(environment):
     assert report.census == "in-process"
 
 
+def test_an_index_that_is_not_complete_has_to_find_something(environment):
+    notes, _ = run(environment, "C1", body=HARDLY_ANYTHING, seed=8)  # its searches have more than 700 hits
+    assert {(note.outcome, note.attacked, note.script) for note in notes} == {("failed", "all searches together", "")}
+
+
+def test_a_slow_store_has_no_large_tenant_and_the_report_says_so(environment):
+    harness = load_harness("memory")
+    harness.thousands = False
+    seen = []
+    setting = Setting(harness, 3, "quick", environment, progress=seen.append)
+    notes, report = run_generated(setting, frozenset({"C4"}))
+    assert seen[0] == "C4: its calls are drawn"
+    # Drawing that takes longer than a second, as on a busy machine, is reported in between.
+    assert next(one for one in seen if "drawn" not in one) == f"C4: 0 of {report.calls:,} calls"
+    assert {note.outcome for note in notes} == {"passed"}
+    assert "too slow" in report.left_out["tenants of thousands of rows, reads of 64 partitions"]
+    world = build_world(3, memory_capabilities(), size="full", metrics=("cosine",), thousands=False)
+    assert max(map(len, world.tenants.values())) == 303
+
+
 def printed(notes, folder, monkeypatch):
     """Return the program that the report of *notes* names, after a look at its other forms."""
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     events = [{"event": "note", **asdict(note)} for note in notes]
-    report = collected(Ask("memory", only=[notes[0].id], calls=True), 3, events, "")
+    report = collected(Ask("memory", only=[notes[0].id]), 3, events, "")
     stream = io.StringIO()
     print_table(report, Console(file=stream, width=200))
     (path,) = set(re.findall(r"without the kit: (\S+)", stream.getvalue()))

@@ -374,6 +374,7 @@ def local():
 def test_stores_are_served(local):
     service = StoreService(local, ["inner", "other"])
     assert service.metrics == ("inner",)
+    assert service.thousands
     needs = Needs(4, {"year": "number"}, "inner")
     store = service.fresh(needs)
     assert store.config["adapter"] == "memory"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from vectoracl_conformance.isolated.clean_python import command
 from vectoracl_conformance.pytest_plugin import subscribe
-from vectoracl_conformance.running.clean_python import command
 from vectoracl_conformance.running.window import RunnerProcess
-from vectoracl_conformance.verdict import CALLS, MODES, REQUIRED
+from vectoracl_conformance.verdict import MODES, REQUIRED
 
 pytest_plugins = ["pytester"]
 HERE = Path(__file__).parent
@@ -51,7 +51,7 @@ from vectoracl_conformance.pytest_plugin import subscribe
 TestMemory = subscribe("memory", decoys=60)
 """
 PLUGINS = ("-p", "no:randomly", "-p", "no:cacheprovider")
-ALL = len(MODES) * (len(REQUIRED) - len(CALLS)) + 1
+ALL = len(MODES) * len(REQUIRED) + 1
 
 
 def shown(pytester, conftest="", *args, tests=TESTS):

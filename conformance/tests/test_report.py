@@ -20,7 +20,7 @@ from vectoracl_conformance.generated.script import script
 from vectoracl_conformance.reporting.report import begin, html, measured, print_table, write_json, write_junit
 from vectoracl_conformance.running.runner import Ask, collected
 from vectoracl_conformance.running.soak import soak, summary
-from vectoracl_conformance.verdict import MODES, REQUIRED
+from vectoracl_conformance.verdict import MODES, NOT_QUICK, REQUIRED
 
 
 def events(**changed):
@@ -264,7 +264,7 @@ def measured_events(**changed):
 
 
 def test_what_was_measured_is_in_every_form_of_the_report(tmp_path):
-    report = collected(Ask("x", calls=True), 7, measured_events(), "")
+    report = collected(Ask("x"), 7, measured_events(), "")
     data = report.as_json()
     of(SHAPE)(data, "report")
     assert data["certified"] == CODE
@@ -282,7 +282,7 @@ def test_what_was_measured_is_in_every_form_of_the_report(tmp_path):
 
 def test_fewer_calls_than_are_declared_are_not_measured():
     less = [{**one, "pairs": [899, 900]} if one is CALLS else one for one in measured_events()]
-    report = collected(Ask("x", calls=True), 7, less, "")
+    report = collected(Ask("x"), 7, less, "")
     assert (report.judged.verdict, report.exit_code) == ("not measured", 2)
     assert "99.8 %" in report.problem
     assert report.as_json()["certified"] is None
@@ -292,7 +292,7 @@ def test_a_store_in_the_process_has_an_in_process_census():
     assert collected(Ask("x"), 7, events(), "").census == "out-of-band"
     boast = measured_events(census="out-of-band", code={"digest": "1"})  # the worker's own words do not count
     inside = [{**one, "census": "in-process"} if one is CALLS else one for one in boast]
-    report = collected(Ask("x", calls=True), 7, inside, "")
+    report = collected(Ask("x"), 7, inside, "")
     assert report.census == "in-process"
     assert report.as_json()["certified"] == CODE
 
@@ -310,7 +310,7 @@ def test_quick_certifies_nothing():
     print_table(report, Console(file=stream, width=200))
     assert "For a certificate: vectoracl conformance x, without --quick" in stream.getvalue()
     assert collected(Ask("x", quick=True), 7, events(W3_async=FAILED), "").exit_code == 1
-    assert collected(Ask("x", quick=True, calls=True), 7, events()[:-5], "").exit_code == 2
+    assert collected(Ask("x", quick=True), 7, events()[:-13], "").exit_code == 2
 
 
 @pytest.mark.parametrize("options", [("--quick", "--only", "R1"), ("--quick", "--hours", "1"), ("--quick", "--mutants"),
@@ -403,14 +403,23 @@ def test_the_summary_names_few_seeds(count):
     assert line.endswith({0: "seeds none", 2: "seeds 0, 1", 5: "seeds 0, 1, 2, …"}[count])
 
 
-def test_a_run_without_the_provisional_calls_says_so():
-    ask = Ask("x")
-    assert ask.left_out == {"C1", "C2", "C3", "C4"}
+def test_a_run_without_the_generated_calls_certifies_nothing():
+    ask = Ask("x", quick=True)
+    assert ask.left_out == NOT_QUICK
     without = [one for one in measured_events() if one.get("id") not in ask.left_out and one["event"] != "calls"]
     report = collected(ask, 7, without, "")
-    assert (report.judged.verdict, report.exit_code) == ("conformant", 0)
-    assert "the generated calls (C1 to C4, provisional) were left out; --calls performs them" in measured(report)
-    assert collected(Ask("x", calls=True), 7, without, "").exit_code == 2
+    assert (report.judged.verdict, report.exit_code) == ("nothing certified", 3)
+    assert "no generated calls; out-of-band census" in measured(report)
+    assert (report := collected(Ask("x"), 7, without, "")).judged.verdict == "not measured"
+    assert report.exit_code == 2
+
+
+def test_what_was_left_out_is_shown_by_its_reason():
+    left_out = {"a with b: it has no effect": "it has no effect", "c": "it has no effect", "d": "not declared"}
+    events = [{**one, "left_out": left_out} if one is CALLS else one for one in measured_events()]
+    lines = list(measured(collected(Ask("x"), 7, events, "")))
+    assert "  left out: a with b and 1 more (it has no effect)" in lines
+    assert "  left out: d (not declared)" in lines
 
 
 def test_a_short_case_is_printed_and_a_long_program_is_named(tmp_path, monkeypatch):

@@ -133,8 +133,9 @@ def test_a_mutant_that_lives_or_dies_by_the_wrong_check_is_a_failure():
 def test_out_of_sight_the_adapter_is_measured_that_was_asked_for(monkeypatch, asked, told, offered, refused):
     class Service:
         metrics = ("cosine",)
+        thousands = True
 
-        def __init__(self, exchange, metrics):
+        def __init__(self, exchange, metrics, *, thousands):
             pass
 
         def fresh(self, needs):
@@ -149,5 +150,9 @@ def test_out_of_sight_the_adapter_is_measured_that_was_asked_for(monkeypatch, as
     monkeypatch.setattr(runner, "plain", lambda *_: Environment())
     there = [Installed(name, "d", "1", "m") for name in ("weaviate", "pgvector")]
     monkeypatch.setattr(runner, "installed", lambda: there)
-    found = list(runner._isolated({}, Ask(asked, only=["X6"]), 0, [{"event": "start", "name": told}], lambda _: ""))
+    found = list(
+        runner._isolated(
+            {}, Ask(asked, only=["X6"]), 0, [{"event": "start", "name": told}], lambda _: "", lambda _: None
+        )
+    )
     assert [one.outcome for one in found] == ["abstained" if refused else "passed"] * 2

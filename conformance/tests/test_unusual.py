@@ -17,4 +17,4 @@ def test_passes(name):
         if note.outcome not in ("passed", "unsupported, verified") and note.id not in CALLS
     ]
     assert not wrong
-    assert judged.verdict == "conformant"
+    assert judged.verdict == "nothing certified"  # without the generated calls

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from vectoracl_conformance.generated.run import Setting, run_generated
+from vectoracl_conformance.context.corpus import DIMENSION
+from vectoracl_conformance.generated.run import Setting, declared, run_generated
 from vectoracl_conformance.harnesses.generated_unusual import UnusualHarness, unusual
 from vectoracl_conformance.harnesses.unusual import ODD
 from vectoracl_conformance.isolated.interpreter import plain
@@ -14,7 +15,7 @@ from vectoracl_conformance.isolated.interpreter import plain
 pytestmark = pytest.mark.timeout(1800)
 
 SEED = int(os.environ.get("VECTORACL_UNUSUAL_SEED", "1"))
-DRAWN = 3
+DRAWN = 2
 HARNESSES = {**{one.name: one for one in unusual()}, **{f"odd: {name}": one for name, one in ODD.items()}}
 
 
@@ -40,3 +41,9 @@ def test_passes_the_generated_calls(environment, name):
     assert [(note.id, note.mode, note.outcome, note.reason) for note in notes if note.outcome != "passed"] == []
     assert len(notes) == 8
     assert report.calls > 100
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_one_opens_with_another_dimension_than_the_named_checks_have(environment, name):
+    harness = ODD[name]
+    assert declared(Setting(harness, SEED, "quick", environment, harness.variant.source)).dimension != DIMENSION

@@ -35,6 +35,7 @@ name, _, rest = want.partition("[")
 extras = rest.rstrip("]").split(",") if rest else []
 expected = {store for store in STORES if name == f"vectoracl-{store}" or store in extras}
 with_kit = name == "vectoracl-conformance" or "conformance" in extras
+with_registry = with_kit or "registry" in extras
 script = str(Path(sys.executable).with_name("vectoracl"))
 
 
@@ -51,10 +52,12 @@ def whole(distribution: str) -> None:
     assert importlib.metadata.metadata(distribution)["License-Expression"] == "Apache-2.0"
     files = importlib.metadata.files(distribution) or []
     assert any(file.name == "LICENSE" for file in files), f"the licence is missing in the wheel of {distribution}"
-    # A store's harness needs the kit, which the extra `conformance` brings.
-    left_out = f"{module.__name__}.conformance"
+    # A store's harness needs the kit, which the extra `conformance` brings; the registry needs SQLAlchemy and Alembic.
+    left_out = () if with_kit else (f"{module.__name__}.conformance",)
+    left_out += () if with_registry else ("vectoracl.registry",)
     for one in pkgutil.walk_packages([str(package)], f"{module.__name__}."):
-        if with_kit or not one.name.startswith(left_out):
+        # Alembic runs what is in `migrations` by itself.
+        if not one.name.startswith((*left_out, "vectoracl.registry.migrations.")):
             importlib.import_module(one.name)
 
 
@@ -82,6 +85,22 @@ def a_missing_adapter_is_named() -> None:
         assert error.install == "pip install ./vectoracl_pgvector-0.1.0-py3-none-any.whl", error.install
     else:
         raise AssertionError("a missing adapter has to be refused")
+
+
+def the_registry_works() -> None:
+    if with_registry:
+        run = subprocess.run(
+            [script, "demo", "--governance", "--store", "memory"], capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+        return
+    config = {"version": 1, "registry": {}, "stores": {"main": {"adapter": "memory", "dimension": 3}}}
+    try:
+        vectoracl.connect(config)
+    except vectoracl.ConfigError as error:
+        assert "pip install 'sqlalchemy" in str(error), error
+    else:
+        raise AssertionError("a registry without SQLAlchemy has to be refused")
 
 
 def the_adapter_compiles(store: str) -> None:
@@ -112,6 +131,7 @@ assert installed("vectoracl_conformance") == with_kit, "only its own extra bring
 for store, client in CLIENTS.items():
     assert installed(client) == (store in expected), f"{want}: the client {client}"
 the_core_works()
+the_registry_works()
 for store in expected:
     the_adapter_compiles(store)
 if "pgvector" not in expected:

@@ -18,6 +18,7 @@ from vectoracl.errors import RefusedError, StoreError
 from vectoracl.filters.validation import check_fields
 from vectoracl.model.identifiers import skeleton
 from vectoracl_pgvector.adoption import adopt as adoption
+from vectoracl_pgvector.adoption import source_rows
 from vectoracl_pgvector.config import PgvectorConfig
 
 pytestmark = pytest.mark.server
@@ -176,7 +177,7 @@ def test_an_adoption_leaves_a_record_with_its_numbers(old: Old) -> None:
 
 
 def test_again_and_after_an_interruption(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adoption, "_BATCH", 10)
+    monkeypatch.setattr(source_rows, "_BATCH", 10)
     usual(old, 25)
     calls = 0
 

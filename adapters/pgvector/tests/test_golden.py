@@ -5,6 +5,7 @@ A change shows as a diff of tests/golden/requests.json; `nox -s "golden(pgvector
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,14 +32,17 @@ from vectoracl.filters.validation import check_filter
 from vectoracl.model.queries import HybridQuery, Lexical, VectorQuery
 from vectoracl.model.records import Record, Tag
 from vectoracl_pgvector.adapter import PgvectorAdapter
+from vectoracl_pgvector.compile import PgCompiler
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.conformance.harness import PgStore
 from vectoracl_pgvector.requests import ArrayParam, Transaction, VectorParam, VectorsParam
+from vectoracl_pgvector.word_index import WordIndex
 
 GOLDEN = Path(__file__).parent / "golden" / "requests.json"
 TENANT = "acme"
 FIELDS = {"year": FieldType.NUMBER, "lang": FieldType.KEYWORD, "tags": FieldType.KEYWORDS}
 ADAPTER = PgvectorAdapter(PgvectorConfig(dsn="-", dimension=2), FIELDS)  # type: ignore[arg-type]
+BITS = PgvectorAdapter(PgvectorConfig(dsn="-", dimension=2, bits=True), FIELDS)  # type: ignore[arg-type]  # a Secret reads text
 VECTOR = np.array([1.0, 0.5], np.float32)
 SCOPE = And((Eq("@label", "public"), Eq("@document", "d")))
 TEXT, ALL = frozenset({"text"}), frozenset({"text", "metadata", "vector"})
@@ -57,6 +61,18 @@ def records(count: int) -> tuple[Record, ...]:
     return tuple(made)
 
 
+def decided(way: str) -> Any:
+    """Return the flow of a search whose way the server decided before, as it answers in a row."""
+    adapter = PgvectorAdapter(BITS.config, FIELDS)
+    search = Search(TENANT, SCOPE, ALWAYS, VectorQuery(VECTOR), 5, TEXT)
+    flow = adapter.search(search)
+    next(flow)
+    row = (True, TENANT, "d", 0, "c", "default", 0, 1.0, "", "", 1.0, 0, "", None, None, 0.5, way, 9_000, 1.0, 9.0)
+    with contextlib.suppress(StopIteration):
+        flow.send(([row],))
+    return adapter.search(search)
+
+
 def flows() -> Iterator[tuple[str, Any]]:
     queries = {"search": VectorQuery(VECTOR), "lexical": Lexical("a word"), "hybrid": HybridQuery("a word", VECTOR)}
     where = check_filter((F.lang == "en") & ~F.tags.contains_any(["a", "b"]) | F.year.is_missing(), FIELDS)
@@ -66,6 +82,12 @@ def flows() -> Iterator[tuple[str, Any]]:
         yield f"{name} exact", ADAPTER.search(Search(TENANT, SCOPE, late(), query, 5, TEXT, exact=True))
         grouped = Search(TENANT, SCOPE, late(), query, 5, TEXT, group_by="document", per_group=2)
         yield f"{name} grouped", ADAPTER.search(grouped)
+    yield "search by bits", BITS.search(Search(TENANT, ALWAYS, ALWAYS, VectorQuery(VECTOR), 5, TEXT))
+    yield "search by bits in a scope", BITS.search(Search(TENANT, SCOPE, ALWAYS, VectorQuery(VECTOR), 5, ALL))
+    yield "search by bits with a filter", BITS.search(Search(TENANT, SCOPE, where, VectorQuery(VECTOR), 5, TEXT))
+    yield "search by bits, decided", decided("bits")
+    yield "search through HNSW, decided", decided("hnsw")
+    yield "search by bits, explained", BITS.ranking(TENANT, SCOPE)
     refs = (ChunkRef("c1"), ChunkRef("c2", "d"))
     yield "fetch", ADAPTER.fetch(Fetch(TENANT, SCOPE, refs, ALL))
     yield "count", ADAPTER.count(Count(TENANT, SCOPE, late()))
@@ -99,7 +121,21 @@ def shown(value: Any) -> Any:
     return value
 
 
-REQUESTS: dict[str, Transaction] = {name: next(flow) for name, flow in flows()}
+def by_bm25() -> Iterator[tuple[str, Transaction]]:
+    """Every way of a ranking by BM25, which the adapter chooses after it has looked for an index."""
+    compiler = PgCompiler(PgvectorConfig(dsn="-", dimension=2, words="bm25"), FIELDS)  # type: ignore[arg-type]  # a Secret reads text
+    index = WordIndex('"public"', '"vectoracl"."chunks_t_acme_bm25"')
+    for name, query in {"lexical": Lexical("a word"), "hybrid": HybridQuery("a word", VECTOR)}.items():
+        operation = Search(TENANT, SCOPE, late(), query, 5, TEXT)
+        yield f"{name} by bm25", compiler.search(operation, query, exact=False)
+        yield f"{name} by an index of words", compiler.search(operation, query, exact=False, index=index)
+        yield f"{name} exact, by an index of words", compiler.search(operation, query, exact=True, index=index)
+    grouped = Search(TENANT, SCOPE, late(), Lexical("a word"), 5, TEXT, group_by="document", per_group=2)
+    yield "lexical grouped, by bm25", compiler.search(grouped, Lexical("a word"), exact=True)
+    yield "lexical, find the index of words", compiler.find_words(TENANT)
+
+
+REQUESTS: dict[str, Transaction] = {name: next(flow) for name, flow in flows()} | dict(by_bm25())
 
 
 def test_what_is_asked_is_what_was_pinned(request: pytest.FixtureRequest) -> None:

@@ -143,9 +143,9 @@ def test_the_posture(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     real = check.judge
 
-    def judged(target: Any, rows: Any) -> Any:
+    def judged(target: Any, rows: Any, **more: Any) -> Any:
         seen.append(rows.pop("jit"))
-        return real(target, rows)
+        return real(target, rows, **more)
 
     monkeypatch.setattr(
         check, "STATEMENTS", (*check.STATEMENTS, ("jit", "SELECT current_setting('jit'), %(schema)s::text"))
@@ -156,7 +156,7 @@ def test_the_posture(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         assert connection.execute("SHOW jit").fetchone() == (ON,)
         assert check.discover(connection)
     for kind in KINDS:
-        Driven(kind, compiled.config).close()
+        Driven(kind, compiled.changed(keep_posture=False)).close()
     assert seen == [[("off", "vectoracl")]] * 3
 
 

@@ -52,6 +52,38 @@ def test_it_commits_and_rolls_back_with_the_callers_work(acl: v.VectorACL, store
     assert acl.scoped(ANN).count() == 1
 
 
+def test_a_joined_handle_passes_the_list_of_pipelines_and_the_validators(store: Any) -> None:
+    ingest = {"sources": ["nightly"], "validators": [{"use": "size", "options": {"text_bytes": 4}}]}
+    config = {**store.config, "ingest": ingest}
+
+    def check(refused: type[v.RefusedError], source: str | None, text: str) -> None:
+        with v.connect(config) as acl, psycopg.connect(store.runtime) as connection:
+            docs = join(acl, ANN, connection, source=source)
+            with pytest.raises(refused):
+                docs.upsert([Chunk("c", "d", text, ONE)])
+            assert docs.count() == 0
+
+    async def acheck(refused: type[v.RefusedError], source: str | None, text: str) -> None:
+        async with v.aconnect(config) as acl, await psycopg.AsyncConnection.connect(store.runtime) as connection:
+            docs = join(acl, ANN, connection, source=source)
+            with pytest.raises(refused):
+                await docs.upsert([Chunk("c", "d", text, ONE)])
+            assert await docs.count() == 0
+
+    for refused, source, text in [
+        (v.SourceRefusedError, None, "mine"),
+        (v.SourceRefusedError, "crawler", "mine"),
+        (v.ContentRefusedError, "nightly", "mine!"),
+    ]:
+        check(refused, source, text)
+        asyncio.run(acheck(refused, source, text))
+    with v.connect(config) as acl:
+        with psycopg.connect(store.runtime) as connection:
+            join(acl, ANN, connection, source="nightly").upsert([Chunk("c", "d", "mine", ONE)])
+        (hit,) = acl.scoped(ANN).scan()
+        assert hit.tag.path == "upsert:nightly"
+
+
 def test_it_restores_what_was_set_also_after_an_error(acl: v.VectorACL, store: Any) -> None:
     acl.scoped(ANN).upsert([Chunk("c", "d", "mine", ONE, metadata={"year": 1999})])
     with psycopg.connect(store.runtime) as connection:

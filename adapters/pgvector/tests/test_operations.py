@@ -6,6 +6,7 @@ import math
 import re
 import threading
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from vectoracl_conformance.adapter_tests.operations import (  # noqa: F401 - tes
 )
 from vectoracl_pgvector.compile import PgCompiler
 from vectoracl_pgvector.requests import Transaction
+from vectoracl_pgvector.schema import protection
 
 FIELDS = {
     "year": "number",
@@ -251,7 +253,8 @@ def test_a_setting_that_the_extension_lacks(acl: v.VectorACL, monkeypatch: pytes
     docs = acl.scoped(ALICE)
     docs.upsert(rows(12))
     assert len(docs.search(np.ones(8))) == 10  # the extension is loaded into the connection, its prefix reserved
-    monkeypatch.setattr(PgCompiler, "_effort", staticmethod(lambda effort: (("hnsw.of_later", "strict_order"),)))
+    later = (("hnsw.of_later", "strict_order"),)
+    monkeypatch.setattr("vectoracl_pgvector.compile_ranking.effort_settings", lambda *_: later)
     with pytest.raises(v.StoreError, match=r"pgvector 0\.8\.0 or later .* ALTER EXTENSION vector UPDATE") as caught:
         docs.search(np.ones(8))
     assert (caught.value.code, caught.value.sent) == ("pgvector_version", "no")
@@ -329,6 +332,34 @@ def promote_by_hand(store: Any, tenant: str) -> None:
         owner.execute(schema.vector_index(store.pg, part, "by_vector"))
         owner.execute(f"ALTER TABLE {names.table} ATTACH PARTITION {part} FOR VALUES IN ('{tenant}')")
         owner.execute(f"ANALYZE {part}")
+
+
+@pytest.mark.parametrize("where", [None, F.year < 400, F["@document"] == "d3"])
+def test_a_partition_that_was_divided_further_gives_the_nearest_rows_of_all_parts(
+    store: Any, where: v.Predicate | None
+) -> None:
+    """Rows of two parts have the same places (ctid), by which the narrow search names them."""
+    names, rng = store.names, np.random.default_rng(5)
+    parts = [f"{names.schema}.parts", *(f"{names.schema}.parts_{part}" for part in range(3))]
+    with psycopg.connect(store.owner, autocommit=True) as owner:
+        owner.execute(
+            f"CREATE TABLE {parts[0]} PARTITION OF {names.table} FOR VALUES IN ('acme') "
+            f"PARTITION BY HASH ({names.c.document})"
+        )
+        for place, part in enumerate(parts[1:]):
+            owner.execute(f"CREATE TABLE {part} PARTITION OF {parts[0]} FOR VALUES WITH (MODULUS 3, REMAINDER {place})")
+        for statement in chain.from_iterable(protection(store.pg, part) for part in parts):
+            owner.execute(statement)
+    chunks = [Chunk(f"c{n}", f"d{n % 9}", "", unit(rng), metadata={"year": n}) for n in range(900)]
+    with v.connect(store.config) as acl:
+        acl.scoped(ALICE).upsert(chunks)
+        docs = acl.scoped(ALICE) if where is None else acl.scoped(ALICE).narrow(where)
+        everything = docs.search(query := unit(rng), 1_000, exact=True)
+        assert len(everything) == docs.count() > 50
+        for k in (1, 7, 50):
+            found = docs.search(query, k)
+            assert [hit.id for hit in found] == [hit.id for hit in everything[:k]]
+            assert found.complete
 
 
 def test_k_hits_whenever_the_scope_holds_k_also_through_the_vector_index(store: Any) -> None:

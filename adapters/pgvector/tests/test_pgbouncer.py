@@ -271,3 +271,19 @@ def test_a_busy_pooler_is_no_matter_of_posture(shared: Any, pgbouncer: Any, kind
             assert failed.value.code == "unavailable"
             holder.rollback()
         assert docs.count() == 2
+
+
+def test_statements_that_an_old_pooler_loses(shared: Any, pgbouncer: Any, kind: str) -> None:
+    """`prepare = true` behind a PgBouncer that hands clients to other servers, which lack what they prepared."""
+    config = through(shared, pgbouncer(default_pool_size="3", server_round_robin="1"), pool_max=2, prepare=True)
+    alice, bob = two()
+    with Driven(kind, config) as driven:
+        for person, count in ((alice, 5), (bob, 3)):
+            driven.scoped(person).upsert(chunks("d", count))
+        with ThreadPoolExecutor(4) as threads:
+
+            def work(turn: int) -> tuple[int, int]:
+                person, count = ((alice, 5), (bob, 3))[turn % 2]
+                return len(driven.scoped(person).search(np.ones(8), 10)), count
+
+            assert all(found == count for found, count in threads.map(work, range(80)))

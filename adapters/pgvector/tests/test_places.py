@@ -15,7 +15,8 @@ import pytest
 import vectoracl as v
 from vectoracl import Chunk, testing
 from vectoracl.copying.checkpoint import Checkpoint
-from vectoracl.copying.copy import Copy, Plan, Side
+from vectoracl.copying.copy import Copy
+from vectoracl.copying.planning import Plan, Side
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl_pgvector import schema
 from vectoracl_pgvector.config import PgvectorConfig

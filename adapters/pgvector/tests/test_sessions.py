@@ -28,6 +28,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 import vectoracl as v
 from vectoracl import Chunk, F, testing
 from vectoracl.audit.sinks import MemorySink
+from vectoracl_pgvector.connection.ports import AsyncPgPort, PgPort
 from vectoracl_pgvector.requests import Statement, Transaction
 
 from pgvector_support.driven import KINDS, Driven
@@ -258,6 +259,33 @@ def test_hundreds_of_tasks_half_of_them_cancelled(shared: Any) -> None:
     assert {outcome["outcome"] for outcome in sink.outcomes} == {"ok", "cancelled"}
 
 
+def test_a_call_that_is_cancelled_while_it_returns_its_connection_loses_none(shared: Any) -> None:
+    (person, _) = two()
+
+    async def main() -> None:
+        async with v.aconnect(shared.changed(pool_min=2, pool_max=2)) as acl:
+            docs = acl.scoped(person)
+            await docs.upsert(chunks("d", 2, text=person.tenant))
+            pool = acl._stores["main"].aport._pool
+            for _ in range(3):
+                reading = asyncio.create_task(docs.count())
+                while len(pool._pool) == 2:
+                    await asyncio.sleep(0)
+                await pool._lock.acquire()  # as another call does that takes or returns one at this moment
+                while not pool._lock._waiters:
+                    await asyncio.sleep(0.001)
+                reading.cancel()
+                await asyncio.wait([reading], timeout=5)
+                assert reading.cancelled()
+                pool._lock.release()
+            both = [await pool.getconn(timeout=5) for _ in range(2)]
+            for connection in both:
+                await pool.putconn(connection)
+            assert await docs.count() == 2
+
+    asyncio.run(main())
+
+
 def test_a_cancelled_opening_leaves_no_connection(shared: Any) -> None:
     name = f"opening-{secrets.token_hex(4)}"
     config = shared.changed(dsn=f"{shared.runtime}&application_name={name}")
@@ -314,12 +342,59 @@ def test_a_pool_that_runs_dry_says_so(shared: Any, kind: str) -> None:
                 began = time.monotonic()
                 with pytest.raises(v.StoreError) as failed:
                     refused()
-                assert (failed.value.code, failed.value.sent) == ("pool_timeout", "no")
+                assert (failed.value.code, failed.value.sent) == ("busy", "no")
                 assert time.monotonic() - began < 3
             blocker.rollback()
             waiting.join(10)
             assert not waiting.is_alive()
         assert docs.count() == 1
+
+
+def test_a_tenant_with_many_slow_calls_delays_another_by_one(
+    shared: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty calls of one tenant wait for one connection when another tenant's call comes; it is the next but one."""
+    alice, bob = two()
+    begun: list[str] = []
+    with Driven(kind, shared.changed(pool_min=1, pool_max=1)) as driven:
+        for who in (alice, bob):
+            driven.scoped(who).upsert(chunks("d", 1))
+
+        record_order(monkeypatch, begun)
+        with ThreadPoolExecutor(21) as threads, psycopg.connect(shared.owner) as blocker:
+            blocker.execute(f"LOCK TABLE {shared.names.table} IN ACCESS EXCLUSIVE MODE")
+            calls = [threads.submit(driven.scoped(alice).count) for _ in range(20)]
+            until = time.monotonic() + 10
+            while _in_line(driven) < 19 and time.monotonic() < until:
+                time.sleep(0.005)
+            calls.append(threads.submit(driven.scoped(bob).count))
+            while _in_line(driven) < 20 and time.monotonic() < until:
+                time.sleep(0.005)
+            blocker.rollback()
+            for one in calls:
+                one.result(20)
+    assert begun.index(bob.tenant) <= 2, begun
+
+
+def record_order(monkeypatch: pytest.MonkeyPatch, begun: list[str]) -> None:
+    """Append the partition of each request to *begun* when its turn comes.
+
+    The order in which the calling threads return says nothing: on a busy machine the last may be woken first.
+    """
+    for port in (PgPort, AsyncPgPort):
+
+        def execute(self: Any, request: Any, timeout: float | None, execute: Any = port.execute) -> Any:
+            begun.append(request.partition)
+            return execute(self, request, timeout)
+
+        monkeypatch.setattr(port, "execute", execute)
+
+
+def _in_line(driven: Any) -> int:
+    """Return how many requests wait for their turn."""
+    store = driven.acl._stores["main"]
+    gate = store.gate or store.agate
+    return sum(map(len, gate._queue._turns.values()))
 
 
 # --- the application's own pools

@@ -11,6 +11,7 @@ import pytest
 import vectoracl as v
 from vectoracl import hazmat, testing
 from vectoracl.audit.sinks import MemorySink
+from vectoracl.sharding import AdoptJob
 
 from pinecone_support.stores import Provisioned
 
@@ -170,3 +171,33 @@ def test_a_text_inside_json_and_names_of_the_framework(store: Provisioned) -> No
     with v.connect(store.config) as acl:
         (hit,) = acl.scoped(testing.principal("alice", "acme")).fetch(["r"])
         assert (hit.text, hit.metadata) == ("THE TEXT", {"_node_content": node, "adopted_Namespace": "n"})
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_import_in_shards_is_the_import(store: Provisioned, count: int) -> None:
+    put(store, "old", *(old(i, ["acme", "Bêta"][i % 2]) for i in range(12)))
+    with v.VectorACL(store.config) as acl:
+        job = AdoptJob(acl, "old", reason="a test of shards")
+        plan = job.plan_shards(count)
+        assert set(store.namespaces()) == {"old"}, "a plan copies nothing"
+        results = [job.run_shard(json.loads(json.dumps(one))) for one in [*plan.shards, plan.shards[0]]]
+        total = job.finish(plan, results)
+        assert (total.good, {one.tenant: one.rows for one in total.census}) == (True, {"acme": 6, "Bêta": 6})
+        operator = acl.operator()
+        assert "0 records copied, 12 were there already" in operator.provision(adopt="old")[0]
+        operator.close()
+    with v.connect(store.config) as acl:
+        assert acl.scoped(testing.principal("alice", "acme")).count() == 6
+
+
+def test_an_import_in_shards_ends_when_rows_came_or_went(store: Provisioned) -> None:
+    put(store, "old", *(old(i, "acme") for i in range(12)))
+    with v.VectorACL(store.config) as acl:
+        job = AdoptJob(acl, "old", reason="a test of shards")
+        plan = job.plan_shards(2)
+        put(store, "old", *(old(i, "acme") for i in range(12, 20)))
+        total = job.finish(plan, [job.run_shard(one) for one in plan.shards])
+        assert (total.good, total.written) == (False, 20)
+        (census,) = total.census
+        assert census.rows == 20
+        assert census.faults == {"Rows came or went in the source after the import was planned.": 8}

@@ -15,6 +15,7 @@ import vectoracl as v
 from vectoracl import F, Hybrid, Lexical, hazmat, testing
 from vectoracl.audit.sinks import MemorySink
 from vectoracl.errors import RefusedError, StoreError
+from vectoracl.sharding import AdoptJob
 from vectoracl_conformance.strategies import unit
 
 from qdrant_support.stores import Provisioned
@@ -281,3 +282,23 @@ def test_a_text_inside_json_and_names_of_the_framework(store: Provisioned) -> No
     with v.connect(store.config) as acl:
         (hit,) = acl.scoped(ALICE).fetch(["1"])
         assert (hit.text, hit.metadata) == ("THE TEXT", {"_node_content": node, "adopted_Namespace": "n"})
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_an_import_in_shards_is_the_import(store: Provisioned, count: int) -> None:
+    old = fill(store.client, flat)
+    with v.VectorACL(store.config) as acl:
+        job = AdoptJob(acl, old, reason="a test of shards")
+        plan = job.plan_shards(count)
+        assert rows(store.client, store.collection) == [], "a plan copies nothing"
+        results = [job.run_shard(json.loads(json.dumps(one))) for one in plan.shards]
+        again = [job.run_shard(one) for one in plan.shards]
+        total = job.finish(plan, results)
+        assert (total.good, total.written) == (True, 450)
+        assert {one.tenant: one.rows for one in total.census} == {"acme": 300, "beta": 150}
+        assert sum(one["present"] for one in again) == 450
+        operator = acl.operator()
+        assert operator.provision(adopt=old)[-1].startswith(f"adopted {old}: 0 points copied, 450 were there")
+        operator.close()
+    with v.connect(store.config) as acl:
+        assert (acl.scoped(ALICE).count(), acl.scoped(BOB).count()) == (300, 150)

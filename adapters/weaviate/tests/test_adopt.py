@@ -13,6 +13,7 @@ import vectoracl as v
 from vectoracl import F, Lexical, hazmat, testing
 from vectoracl.audit.sinks import MemorySink
 from vectoracl.errors import RefusedError, StoreError
+from vectoracl.sharding import AdoptJob
 from vectoracl_weaviate import tenant_keys
 
 ALICE = testing.principal("alice", "acme")
@@ -321,3 +322,32 @@ def test_a_text_inside_json(into, old):
     with v.connect(into.config) as acl:
         (hit,) = acl.scoped(BOB).fetch([str(uuid.UUID(int=1))])
         assert (hit.text, hit.metadata) == ("THE TEXT", {"_node_content": node, "adopted_namespace": "n"})
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_an_import_in_shards_is_the_import(into, old, count):
+    name = old.fill([(None, flat(i)) for i in range(90)])
+    with v.VectorACL(into.config) as acl:
+        job = AdoptJob(acl, name, reason="a test of shards")
+        plan = job.plan_shards(count)
+        results = [job.run_shard(json.loads(json.dumps(one))) for one in [*plan.shards, plan.shards[0]]]
+        total = job.finish(plan, results)
+        assert (total.good, {one.tenant: one.rows for one in total.census}) == (True, {"acme": 60, "beta": 30})
+        operator = acl.operator()
+        assert "0 objects copied, 90 were there already" in operator.provision(adopt=name)[-1]
+        operator.close()
+    with v.connect(into.config) as acl:
+        assert (acl.scoped(ALICE).count(), acl.scoped(BOB).count()) == (60, 30)
+
+
+def test_an_import_in_shards_ends_when_rows_came_or_went(into, old):
+    name = old.fill([(None, flat(i)) for i in range(12)])
+    with v.VectorACL(into.config) as acl:
+        job = AdoptJob(acl, name, reason="a test of shards")
+        plan = job.plan_shards(2)
+        into_store = old.store
+        for i in (0, 1, 2):
+            into_store.ask("DELETE", f"/v1/objects/{name}/{uuid.UUID(int=i + 1)}")
+        total = job.finish(plan, [job.run_shard(one) for one in plan.shards])
+        assert (total.good, total.rows) == (False, 9)
+        assert sum(count for one in total.census for count in one.faults.values()) == 3

@@ -164,8 +164,9 @@ def test_an_object_that_somebody_else_wrote_is_noticed_when_it_is_read(store):
         docs.upsert([Chunk("1", "d", "", [1.0] * 8)])
         body = {"tenant": "t_acme", "vectors": {"default": [1.0] * 8}, "properties": {"content": "untagged"}}
         store.ask("POST", "/v1/objects", {"class": store.collection, **body})
+        assert [hit.id for hit in docs.search([1.0] * 8)] == ["1"]  # it does not name the tenant, and is not ranked
         with pytest.raises(v.StoreError, match="no complete tag"):
-            docs.search([1.0] * 8)
+            list(docs.scan())
 
 
 def test_a_tag_that_somebody_rewrote_is_a_violation(store):
@@ -175,8 +176,9 @@ def test_a_tag_that_somebody_rewrote_is_a_violation(store):
         (one,) = store.ask("GET", f"/v1/objects?class={store.collection}&tenant=t_acme")["objects"]
         body = {"class": store.collection, "tenant": "t_acme", "properties": {"tenant": "|beta|"}}
         store.ask("PATCH", f"/v1/objects/{store.collection}/{one['id']}", body)
+        assert not docs.search([1.0] * 8)  # it does not name the tenant any more, and is not ranked
         with pytest.raises(v.ScopeViolationError):
-            docs.search([1.0] * 8)
+            list(docs.scan())
 
 
 # --- judged without a server

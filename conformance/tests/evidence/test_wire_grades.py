@@ -60,7 +60,7 @@ def test_the_adapter_passes(pgvector: Harness) -> None:
     found = grades(pgvector)
     assert {one.state for one in found.values()} == {"passed"}, found
     assert found["E2c"].reason == "sync: 26 calls; async: 26 calls"
-    declared = "free of tenants' data: public.<#>, public.<->, public.<=>"
+    declared = "free of tenants' data: public.binary_quantize(), public.<#>, public.<->, public.<=>, public.<~>"
     assert found["E2s"].reason.count(declared) == 2
 
 

@@ -330,6 +330,10 @@ class Stub:
             case "/vectors/fetch":
                 found = {it: {key: space[it][key] for key in ("id", "values", "metadata")} for it in body["ids"]}
                 return Answer(200, {"vectors": found, "namespace": name})
+            case "/vectors/update":
+                if body["id"] in space:
+                    space[body["id"]]["metadata"].update(body["setMetadata"])
+                return Answer(200, {}, self._wrote())
             case "/vectors/delete":
                 return self._deleted(space, body)
         return Answer(404, {"error": {"code": "NOT_FOUND", "message": "no such path"}})
@@ -392,6 +396,11 @@ class Stub:
                 ids, more = self._page(hits, None, body.get("limit"), body.get("pagination_token"))
                 found = {it: {"_id": it, **self._fields(hits[it], ["*"])} for it in ids}
                 return Answer(200, {"documents": found, "namespace": name, "usage": usage, **more})
+            case "update":  # documents that do not exist are not created
+                patches = {one["_id"]: one for one in body["documents"] if one["_id"] in space}
+                for id_, one in patches.items():
+                    space[id_]["metadata"].update({key: it for key, it in one.items() if key != "_id"})
+                return Answer(200, {"matched_records": len(patches)}, self._wrote())
             case "delete":
                 return self._deleted(space, body)
         return Answer(404, {"error": {"code": "NOT_FOUND", "message": "no such path"}})

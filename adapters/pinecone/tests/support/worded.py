@@ -54,7 +54,8 @@ class WordedStore(Store):
         return frozenset(name for name, rows in self.stub.spaces.items() if rows)
 
     def census(self) -> Sequence[Record]:
-        return [self._record(one) for rows in list(self.stub.spaces.values()) for one in list(rows.values())]
+        rows = [one for space in list(self.stub.spaces.values()) for one in list(space.values())]
+        return [self._record(one) for one in rows if "acl_tenant" in one["metadata"]]  # not the notes of the index
 
     def _record(self, one: dict[str, Any]) -> Record:
         stored = one["metadata"]

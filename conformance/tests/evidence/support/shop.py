@@ -91,7 +91,8 @@ class Level:
             return int(row[0])
 
     def config(self, tap: Tap) -> dict[str, Any]:
-        return self.store.changed(dsn=self.dsn("runtime", tap), pool_max=1)
+        # A kept posture would make one run shorter than the others, if the port of an earlier tap is given out again.
+        return self.store.changed(dsn=self.dsn("runtime", tap), pool_max=1, keep_posture=False)
 
 
 @dataclass
