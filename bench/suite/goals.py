@@ -66,7 +66,7 @@ def _searches(found: dict[str, Any] | None) -> list[Goal]:
 def goals(results: dict[str, Any]) -> list[Goal]:
     """Judge the *results* of a run; what was not measured is None."""
     growth, trips = results.get("growth"), results.get("round_trips")
-    cost, bulk = results.get("own_cost"), results.get("bulk")
+    cost, bulk, sizes = results.get("own_cost"), results.get("bulk"), results.get("sizes")
     grown = None
     if growth:
         grown = max(growth[title][-1]["ratio"] for title in ("ours, shared partition", "ours, own partition"))
@@ -80,6 +80,16 @@ def goals(results: dict[str, Any]) -> list[Goal]:
             1.15,
             trips["0.001"]["ratio"]["scoped"] if trips else None,
         ),
+        *[
+            _goal(
+                f"scoped search over a bare query, {size:,} chunks, local socket",
+                "times",
+                "<=",
+                target,
+                sizes[str(size)]["ratio"]["scoped"] if sizes else None,
+            )
+            for size, target in ((50, 1.5), (500, 1.2), (2_000, 1.0))
+        ],
         _goal("overhead of a search, decision cached", "µs", "<=", 40, cost["one partition"] if cost else None),
         _goal("overhead of a search over two partitions", "µs", "<=", 60, cost["two partitions"] if cost else None),
         _goal(
@@ -89,7 +99,28 @@ def goals(results: dict[str, Any]) -> list[Goal]:
             0.9,
             bulk["ratio_to_fastest_raw"] if bulk else None,
         ),
+        *_bits(results),
     ]
+
+
+def _bits(results: dict[str, Any]) -> list[Goal]:
+    """Judge searches by bits; the shares are asked where nothing is visible."""
+    shared = next((one for one in results.get("bits_shared", ()) if one["rows"] == 20_000 and one["vacuumed"]), None)
+    ours = shared["layouts"]["ours"] if shared else None
+    found = [
+        _goal("tenant of 20,000 x 384 in the shared partition, p50", "ms", "<=", 6, ours["p50_ms"] if ours else None),
+        _goal("recall@10 of the same", "recall", ">=", 0.99, ours["recall"] if ours else None),
+    ]
+    for number, (share, target) in enumerate(((1, 1.0), (10, 3.0), (50, 4.0))):
+        part = results["bits_visible"][number]["layouts"] if "bits_visible" in results else {}
+        for way in ("label", "metadata"):
+            one = part.get(f"ours, by {way}", {})
+            title = f"{share} % visible by {way}, next to hidden topics"
+            found += [
+                _goal(f"{title}: recall@10", "recall", ">=", 0.99, one.get("recall")),
+                _goal(f"{title}: over the unscoped search", "times", "<=", target, one.get("times_unscoped")),
+            ]
+    return found
 
 
 def as_json(found: list[Goal]) -> list[dict[str, Any]]:

@@ -31,13 +31,14 @@ import plots
 import roundtrip
 import server
 import timing
+import visible
 from measure import interleaved, ratio, recall
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 OUT = Path(__file__).parent.parent / "out"
-SECTIONS = ("own-cost", "bulk", "searches", "round-trips", "growth", "timing")
+SECTIONS = ("own-cost", "bulk", "sizes", "searches", "round-trips", "growth", "timing", "bits")
 K = 10
 
 
@@ -52,10 +53,14 @@ class Size:
     growth: tuple[int, ...]
     growth_rows: int
     bulk: int
+    shared: tuple[int, ...]
+    visible: int
 
 
-QUICK = Size(60_000, 300, 30, 60, (5_000, 20_000, 80_000), 400, 2_000)
-FULL = Size(200_000, 1_000, 100, 200, (25_000, 100_000, 400_000), 1_000, 5_000)
+QUICK = Size(60_000, 300, 30, 60, (5_000, 20_000, 80_000), 400, 2_000, (5_000, 20_000), 20_000)
+FULL = Size(
+    200_000, 1_000, 100, 200, (25_000, 100_000, 400_000), 1_000, 5_000, (2_000, 5_000, 10_000, 20_000, 50_000), 200_000
+)
 
 
 class Bench:
@@ -179,6 +184,10 @@ class Bench:
             )
         self.results["round_trips"] = {str(key): one for key, one in found.items()}
 
+    def sizes(self, one: server.embedded.EmbeddedServer) -> None:
+        with self.bar("scoped over bare, by size"):
+            self.results["sizes"] = roundtrip.at_sizes(server.database(one, "bench_sizes"), self.size.rounds * 5)
+
     def growth(self, one: server.embedded.EmbeddedServer) -> None:
         size = self.size
         corpus = data.make(size.growth[-1] + size.growth_rows * 4, 100, seed=21)
@@ -198,6 +207,17 @@ class Bench:
         with self.bar("timing of foreign rows"):
             self.results["timing"] = timing.measure(databases, corpus, self.size.rounds * 2)
 
+    def bits(self, one: server.embedded.EmbeddedServer) -> None:
+        size = self.size
+        with self.bar("tenants in the shared partition") as progress:
+            rows = visible.shared(server.bare(one, "bench_shared"), size.shared, size.queries, size.rounds, progress)
+        self.results["bits_shared"] = rows
+        with self.bar("part of a large tenant") as progress:
+            found = visible.visible(
+                server.bare(one, "bench_visible"), size.visible, size.queries, size.rounds, progress
+            )
+        self.results["bits_visible"] = found
+
     def show(self) -> None:
         """Print what was measured, section by section."""
         found = self.results.get("searches")
@@ -216,7 +236,7 @@ class Bench:
                         cells.append(f"{one['recall']:.3f} / {one['p50_ms']:.2f}{short}")
                     table.add_row(layout, *cells)
                 self.console.print(table)
-        for name in ("own_cost", "bulk", "round_trips", "growth", "timing"):
+        for name in ("own_cost", "bulk", "sizes", "round_trips", "growth", "timing", "bits_shared", "bits_visible"):
             if name in self.results:
                 self.console.print(f"[bold]{name}[/]")
                 self.console.print_json(json.dumps(self.results[name]))
@@ -265,6 +285,10 @@ def main() -> int:
             if "bulk" in given.only:
                 bench.bulk(one)
                 keep()
+            if "sizes" in given.only:
+                bench.sizes(one)
+                about |= server.versions(server.Database(one, "bench_sizes"))
+                keep()
             if {"searches", "round-trips"} & set(given.only):
                 database, corpus = bench.load(one)
                 about |= server.versions(database)
@@ -279,6 +303,9 @@ def main() -> int:
                 keep()
             if "timing" in given.only:
                 bench.timing(one)
+                keep()
+            if "bits" in given.only:
+                bench.bits(one)
     found = keep()
     bench.show()
     goals.show(console, found)

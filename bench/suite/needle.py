@@ -102,6 +102,21 @@ def searches(needle: Needle, rows: int, rounds: int) -> dict[str, Any]:
     return found
 
 
+def _vectors(some: list[Chunk]) -> list[dict[str, Any]]:
+    """Return the records that the adapter writes for *some*, built from the same parts by hand."""
+    return [
+        {"id": id_, "values": one.vector.tolist(),
+         "metadata": {
+            "acl_tenant": "acme", "acl_document": one.document, "acl_generation": 0, "acl_chunk": one.id,
+            "acl_docgen": f"{len(one.document)}:{one.document}:0", "acl_label": "default", "acl_rev": 0,
+            "acl_expires": 253402300799.0, "acl_producer": "alice", "acl_path": "upsert",
+            "acl_time": 1700000000.5, "acl_position": one.position, "acl_version": "", "acl_record": id_,
+            "acl_text": one.text, "acl_metadata": json.dumps(one.metadata), "has_year": True,
+            "field_num_year": one.metadata["year"]}}
+        for one in some for id_ in (f"{one.document}.0.{one.id}.{'0' * 32}",)
+    ]  # fmt: skip
+
+
 def bulk(needle: Needle, batch: int, rounds: int) -> dict[str, Any]:
     """Upserts of whole batches beside the raw client, which writes the same keys of the same records."""
     rng = np.random.default_rng(8)
@@ -114,19 +129,7 @@ def bulk(needle: Needle, batch: int, rounds: int) -> dict[str, Any]:
         ours_batches = [chunks(batch, number, rng) for number in range(rounds + 8)]
 
         def bare(number: int) -> None:
-            # The same records, built from the same parts by hand.
-            vectors = [
-                {"id": id_, "values": one.vector.tolist(),
-                 "metadata": {
-                    "acl_tenant": "acme", "acl_document": one.document, "acl_generation": 0, "acl_chunk": one.id,
-                    "acl_docgen": f"{len(one.document)}:{one.document}:0", "acl_label": "default", "acl_rev": 0,
-                    "acl_expires": 253402300799.0, "acl_producer": "alice", "acl_path": "upsert",
-                    "acl_time": 1700000000.5, "acl_position": one.position, "acl_version": "", "acl_record": id_,
-                    "acl_text": one.text, "acl_metadata": json.dumps(one.metadata), "has_year": True,
-                    "field_num_year": one.metadata["year"]}}
-                for one in ours_batches[number] for id_ in (f"{one.document}.0.{one.id}.{'0' * 32}",)
-            ]  # fmt: skip
-            raw.upsert(namespace="vectoracl-t-raw", vectors=vectors)
+            raw.upsert(namespace="vectoracl-t-raw", vectors=_vectors(ours_batches[number]))
 
         timed = interleaved({"raw": bare, "ours": lambda number: docs.upsert(ours_batches[number])}, rounds, warm=3)
         raw.close()
@@ -136,6 +139,45 @@ def bulk(needle: Needle, batch: int, rounds: int) -> dict[str, Any]:
         "raw rows/s": batch / statistics.median(timed["raw"].times) * 1e3,
         "ours rows/s": batch / statistics.median(timed["ours"].times) * 1e3,
         "share": 1 / ratio(timed["ours"], timed["raw"]),
+    }
+
+
+def loads(needle: Needle, rows: int, batch: int, rounds: int, round_trip: float) -> dict[str, Any]:
+    """`load` beside the raw client: one upsert after another, and its own batching with 8 requests in flight."""
+    rng = np.random.default_rng(10)
+    needle.create("loads", DIMENSION)
+    with ExitStack() as stack:
+        port = stack.enter_context(proxy(needle.port, round_trip, 64))
+        acl = stack.enter_context(vectoracl.connect(config(needle, "loads", port)))
+        docs = acl.scoped(testing.principal("alice", "acme"))
+        raw = bounded(Index(host=needle.host("loads", port), api_key=needle.key))
+        streams = [chunks(rows, number, rng) for number in range(rounds + 6)]
+
+        def serial(number: int) -> None:
+            for start in range(0, rows, batch):
+                raw.upsert(namespace="vectoracl-t-raw", vectors=_vectors(streams[number][start : start + batch]))
+
+        def batched(number: int) -> None:
+            raw.upsert(
+                namespace="vectoracl-t-raw", vectors=_vectors(streams[number]), batch_size=batch, show_progress=False
+            )
+
+        ours = {
+            f"load, batch = {batch}": lambda number: docs.load(streams[number], batch=batch),
+            "load, batches by bytes": lambda number: docs.load(streams[number]),
+        }
+        timed = interleaved({"raw, one after another": serial, "raw, 8 in flight": batched, **ours}, rounds, warm=1)
+        raw.close()
+    needle.drop("loads")
+    return {
+        "rows": rows,
+        "round trip ms": round_trip * 1e3,
+        "rows/s": {name: rows / statistics.median(one.times) * 1e3 for name, one in timed.items()},
+        **{
+            f"{name}: share of {other}": 1 / ratio(timed[name], timed[other])
+            for name in ours
+            for other in ("raw, one after another", "raw, 8 in flight")
+        },
     }
 
 
@@ -168,28 +210,48 @@ def tenants(needle: Needle, count: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="more rows, more rounds, 10,000 tenants")
-    full = parser.parse_args().full
+    parser.add_argument("--only", help="one step: searches, bulk, loads, 'loads, far away' or tenants")
+    options = parser.parse_args()
+    full = options.full
     needle = Needle()
     steps: dict[str, Callable[[], dict[str, Any]]] = {
         "searches": lambda: searches(needle, 4000 if full else 1000, 400 if full else 100),
         "bulk": lambda: bulk(needle, 200, 20 if full else 8),
+        "loads": lambda: loads(needle, 4000, 200, 12 if full else 5, ROUND_TRIP),
+        "loads, far away": lambda: loads(needle, 4000, 200, 12 if full else 5, 0.02),
         "tenants": lambda: tenants(needle, 10_000 if full else 1000),
     }
     found: dict[str, Any] = {"engine": f"needledb {VERSION}", "client": f"pinecone {version('pinecone')}",
                              "round trip ms": ROUND_TRIP * 1e3, "dimension": DIMENSION}  # fmt: skip
     try:
         for name, step in steps.items():
+            if options.only not in (None, name):
+                continue
             print(f"measuring {name} …", flush=True)
             found[name] = step()
             print(json.dumps(found[name], indent=1), flush=True)
     finally:
         needle.close()
+    if options.only is not None:
+        return
     goals = [
         ("scoped search over raw, p50", found["searches"]["plain"]["p50"], "<=", 1.05),
         ("scoped search over raw, p95", found["searches"]["plain"]["p95"], "<=", 1.05),
         ("with a filter, p50", found["searches"]["filtered"]["p50"], "<=", 1.05),
         ("with a filter, p95", found["searches"]["filtered"]["p95"], "<=", 1.05),
         ("bulk upsert, share of the raw client", found["bulk"]["share"], ">=", 0.9),
+        (
+            "load, share of the raw client's serial rate",
+            found["loads"]["load, batches by bytes: share of raw, one after another"],
+            ">=",
+            0.9,
+        ),
+        (
+            "load, share of the raw client's rate with 8 in flight",
+            found["loads"]["load, batches by bytes: share of raw, 8 in flight"],
+            ">=",
+            0.9,
+        ),
         ("requests of a new tenant's first search", found["tenants"]["requests, first search"], "<=", 1),
     ]
     for text, reached, way, target in goals:

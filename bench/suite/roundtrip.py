@@ -1,4 +1,4 @@
-"""A scoped search beside a bare, unscoped query, through a proxy that adds a round-trip time."""
+"""A scoped search beside a bare, unscoped query: through a proxy that adds a round-trip time, and by tenants' sizes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import psycopg
-from data import Array, name
-from layouts import Ours
+from data import DIMENSION, Array, Corpus, name
+from layouts import Ours, analyze
 from measure import Timing, interleaved, ratio
 from pgvector.psycopg import register_vector
 from proxy import proxy
@@ -82,4 +83,38 @@ def measure(
                 "ratio": {name: ratio(timing, plain["bare"]) for name, timing in plain.items() if name != "bare"},
                 "select_1_ms": select["SELECT 1"].p50,
             }
+    return found
+
+
+SIZES = (50, 500, 2_000)
+_OTHERS, _ROWS_OF_ANOTHER = 150, 100
+
+
+def at_sizes(database: Database, rounds: int) -> dict[str, dict[str, Any]]:
+    """Return the timings on a local socket for tenants of SIZES chunks, in a shared partition with 15,000 others."""
+    rng = np.random.default_rng(5)
+    counts = [*SIZES, *[_ROWS_OF_ANOTHER] * _OTHERS]
+    vectors = rng.normal(size=(sum(counts), DIMENSION)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    corpus = Corpus(vectors, np.repeat(np.arange(len(counts), dtype=np.int32), counts), {}, vectors[:1], 5)
+    queries = rng.normal(size=(50, DIMENSION)).astype(np.float32)
+    ours = Ours(database)
+    ours.load(corpus, lambda *_: None)
+    analyze(database)
+    bare, control = Bare(database.dsn("bootstrap")), Bare(database.dsn("bootstrap"))
+    found: dict[str, dict[str, Any]] = {}
+    for tenant, size in enumerate(SIZES):
+        searches = {"bare": bare.search, "bare (A/A control)": control.search, "scoped": ours.search}
+        calls = {
+            title: (lambda number, search=search, tenant=tenant: search(tenant, queries[number % len(queries)], 10))
+            for title, search in searches.items()
+        }
+        timings = interleaved(calls, rounds, warm=20)
+        found[str(size)] = {
+            "ms": {title: timing.p50 for title, timing in timings.items()},
+            "ratio": {title: ratio(timing, timings["bare"]) for title, timing in timings.items() if title != "bare"},
+        }
+    for one in (bare, control):
+        one.connection.close()
+    ours.close()
     return found

@@ -70,10 +70,15 @@ def server() -> Iterator[embedded.EmbeddedServer]:
 
 def database(one: embedded.EmbeddedServer, name: str) -> Database:
     """Make and provision a database."""
-    create_database(lambda dbname: one.dsn("bootstrap", dbname), name)
-    made = Database(one, name)
+    made = bare(one, name)
     made.provision()
     return made
+
+
+def bare(one: embedded.EmbeddedServer, name: str) -> Database:
+    """Make a database without tables."""
+    create_database(lambda dbname: one.dsn("bootstrap", dbname), name)
+    return Database(one, name)
 
 
 def versions(one: Database) -> dict[str, str]:
