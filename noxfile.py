@@ -1,10 +1,10 @@
 """Every check of the project, a session each: `uv run nox` runs the quick ones, `nox -l` lists all.
 
 `uv run nox` is meant to stay below 12 minutes on two cores, and certifies nothing: of the kit it runs `--quick`.
-`.ci/run` then runs those with the tag `thorough`: the slow tests, the newest Python, the certification of one
-configuration of every store (memory with the generated calls), the wheels, the documentation; meant to stay below 40
-minutes.
-Run the others yourself: other configurations, constructed mutants (`drawn`, `mutants`), `soak`.
+`.ci/run` then runs those with the tag `thorough`: the slow tests, the certification of memory, pgvector and an example,
+the wheels, the documentation.
+Run the others yourself: other certifications (or `conformance_named`), the newest Python, the longest tests (`long`),
+constructed mutants (`drawn`, `mutants`), `soak`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ CERTIFIED = {
     "weaviate-rbac": "E3",
 }
 ONE_EACH = ("memory", *STORES)
+IN_CI = ("memory", "pgvector")
+"""The stores that `.ci/run` certifies. The whole plan takes about ten minutes each on the others."""
 
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_existing_virtualenvs = True
@@ -102,7 +104,7 @@ def ready(session: nox.Session, store: str) -> None:
 
 
 def run_tests(session: nox.Session, speed: str, *suites: str, options: tuple[str, ...] = ()) -> None:
-    """Run the quick, the slow or all tests of *suites* on both cores, or the tests that the command line names."""
+    """Run the tests of *suites* that are quick, slow, long or any of these on both cores, or those that are named."""
     plugin = {"PYTHONPATH": str(ROOT / "tests" / "plugins")}
     paths = session.posargs or [SUITES[one] for one in suites]
     session.run("pytest", "-q", "-n", "2", "-p", "slow_tests", f"--speed={speed}", *options, *paths, env=plugin)
@@ -138,7 +140,7 @@ def tests(session: nox.Session) -> None:
     run_tests(session, "quick", "core")
 
 
-@nox.session(python=newest(), tags=THOROUGH)
+@nox.session(python=newest())
 def tests_newest(session: nox.Session) -> None:
     """The core's quick tests on the newest Python."""
     install(session, *group("lint"))
@@ -169,12 +171,27 @@ def slow(session: nox.Session) -> None:
     run_tests(session, "slow", *SUITES)
 
 
+@nox.session(python=OLDEST)
+def long(session: nox.Session) -> None:
+    """The tests that are too long for `.ci/run`: whole runs of the kit on odd adapters and on ways to cheat it."""
+    install(session, *group("lint"))
+    ready(session, "weaviate")
+    run_tests(session, "long", *SUITES)
+
+
 @nox.session(python=OLDEST, tags=THOROUGH)
 def cluster(session: nox.Session) -> None:
     """A cluster of three Weaviate nodes: replicas, consistency levels, and a node that is down."""
     install(session, stores=("weaviate",))
     ready(session, "weaviate")
     session.run("pytest", "-q", "adapters/weaviate/tests/test_cluster.py", env={"VECTORACL_CLUSTER": "1"})
+
+
+@nox.session(python=OLDEST)
+def ray(session: nox.Session) -> None:
+    """Jobs in shards on Ray with two workers, some of which are killed; Ray is in no other environment."""
+    install(session, *group("ray"), stores=("pgvector",))
+    session.run("pytest", "-q", "tests/test_ray.py", env={"VECTORACL_RAY": "1"})
 
 
 @nox.session(python=OLDEST)
@@ -203,28 +220,30 @@ def durations(session: nox.Session) -> None:
 
 @nox.session
 def conformance_quick(session: nox.Session) -> None:
-    """Attack memory, or `nox -s conformance_quick -- STORE…`, for about 30 seconds each, which certifies nothing."""
+    """Attack memory, or `nox -s conformance_quick -- STORE…`, for half a minute or more, which certifies nothing."""
+    attack(session, *(session.posargs or ["memory"]))
+
+
+def attack(session: nox.Session, *stores: str) -> None:
+    """Run `--quick` against each of *stores*."""
     install(session)
     nothing_failed = 3
-    for store in session.posargs or ["memory"]:
+    for store in stores:
         ready(session, store)
         session.run("vectoracl", "conformance", store, "--quick", success_codes=[nothing_failed])
 
 
 @nox.session
-@nox.parametrize(
-    "store", [nox.param(store, id=store, tags=THOROUGH if store in ONE_EACH else []) for store in CERTIFIED]
-)
-def conformance(session: nox.Session, store: str) -> None:
-    """Certify one of our adapters: `nox -s "conformance(pgvector)"`; the report is written to conformance/out/."""
-    certify(session, store, *(["--calls"] if store == "memory" else []))
+def conformance_named(session: nox.Session) -> None:
+    """Run the named checks on the stores that `.ci/run` does not certify, or `-- STORE…`; that certifies nothing."""
+    attack(session, *(session.posargs or [store for store in ONE_EACH if store not in IN_CI]))
 
 
 @nox.session
-def calls(session: nox.Session) -> None:
-    """Certify stores with the generated calls (C1 to C4), which are provisional: `nox -s calls -- STORE…`."""
-    for store in session.posargs or ["memory"]:
-        certify(session, store, "--calls")
+@nox.parametrize("store", [nox.param(store, id=store, tags=THOROUGH if store in IN_CI else []) for store in CERTIFIED])
+def conformance(session: nox.Session, store: str) -> None:
+    """Certify one of our adapters: `nox -s "conformance(pgvector)"`; the report is written to conformance/out/."""
+    certify(session, store)
 
 
 @nox.session
@@ -242,7 +261,7 @@ def soak(session: nox.Session) -> None:
     """Certify adapters and repeat the generated calls for an hour each: `nox -s soak -- HOURS STORE…`."""
     hours, *stores = session.posargs or ["1"]
     for store in stores or ONE_EACH:
-        certify(session, store, "--calls", f"--hours={hours}")
+        certify(session, store, f"--hours={hours}")
 
 
 def certify(session: nox.Session, store: str, *options: str) -> None:
@@ -364,7 +383,7 @@ def packages(session: nox.Session) -> None:
     wheels += [word for name in DISTRIBUTIONS for word in ("--refresh-package", name)]
     check = ROOT / "tests" / "packages" / "check_installed.py"
     certified = (f"vectoracl-{store}[conformance]" for store in STORES)
-    extras = (f"vectoracl[{','.join(STORES)}]", "vectoracl[pgvector,conformance]", *certified)
+    extras = (f"vectoracl[{','.join(STORES)}]", "vectoracl[pgvector,conformance]", "vectoracl[registry]", *certified)
     for want in (*DISTRIBUTIONS, *extras):
         where = work / "venv"
         shutil.rmtree(where, ignore_errors=True)
@@ -441,7 +460,8 @@ def bench(session: nox.Session) -> None:
     install(session, *group("bench"))
     session.run("python", "bench/pgvector.py", *session.posargs)
     session.run("python", "bench/pinecone.py", *[one for one in session.posargs if one == "--full"])
-    # Not run here: python bench/qdrant.py, bench/weaviate.py, and bench/partitions.py (a search over eight partitions).
+    # Not run here: python bench/qdrant.py, bench/weaviate.py, bench/partitions.py (a search over eight partitions),
+    # and bench/startup.py (a start with thousands of partitions).
 
 
 @nox.session
