@@ -17,7 +17,7 @@ from vectoracl_conformance.generated.covering import Plan, Planned
 from vectoracl_conformance.generated.pair import Difference, Pair, runs, writes
 from vectoracl_conformance.generated.parameters import plan_data, plan_reads, plan_writes
 from vectoracl_conformance.generated.reference import LoadError, Mode, Reference, Side
-from vectoracl_conformance.generated.sequences import Walk, drawn_changes, walk
+from vectoracl_conformance.generated.sequences import Drawn, Walk, drawn_changes, walk
 from vectoracl_conformance.generated.simultaneous import rounds
 from vectoracl_conformance.generated.world import Size, World, build_world
 from vectoracl_conformance.harnesses.memory import census_text
@@ -151,27 +151,28 @@ class Bench:
                 expected.append(Expected(group, outcomes, census if changed else None))
         return expected
 
-    def kill(self, source: str, operation: str = "", *, history: bool = False) -> Difference | None:
+    def kill(self, source: str, operation: str = "", *, steps: Collection[str] = ()) -> Difference | None:
         """Perform the calls on the memory adapter as *source* dresses it.
 
         Args:
             source: Text that defines `dress(opened)`.
             operation: The only operation that *source* performs otherwise, if there is one: calls of it come first, and
                 those that cannot reach it are left out.
-            history: Whether the fault depends on failures or on calls at the same time, so that the walk comes first.
+            steps: The kinds of steps in which a fault shows that depends on failures or on calls at the same time; then
+                the walk comes first, and begins with these.
 
         Returns:
             The first difference; None if there is none.
         """
         side = self._loaded()
         try:
-            found = self._walk(side, source) if history else None
+            found = self._walk(side, source, operation, steps) if steps else None
             for scene in self._reaching(operation) if found is None else ():
                 with side.branch(source):
                     found = self._first(side, scene)
                 if found is not None:
                     break
-            return self._walk(side, source) if found is None and not history else found
+            return self._walk(side, source, operation) if found is None and not steps else found
         except (Abstain, LoadError) as error:
             self._drop()
             return Difference("sync", None, f"the process did not answer as agreed: {error}")
@@ -179,14 +180,19 @@ class Bench:
             self._drop()
             return Difference("sync", None, f"{type(error).__name__}: {error}")
 
-    def _walk(self, side: Side, source: str) -> Difference | None:
-        """Walk through calls with failures, cancellations and others in flight."""
+    def _walk(self, side: Side, source: str, operation: str, kinds: Collection[str] = ()) -> Difference | None:
+        """Walk through failures, cancellations and calls in flight: *operation* and *kinds* first."""
+        own = frozenset().union(*_METHODS.get(operation, ({operation},)))
+
+        def later(step: Drawn) -> tuple[bool, bool, int]:
+            return step.kind not in kinds, own.isdisjoint(one.method for one in step.calls), -len(step.calls)
+
         with self._reference.branch(), side.branch(source, faulty=True):
             comparison = Comparison(self.capabilities, self._reference.wider, lambda: pair.rows(), words=True)
             pair = Pair([side], self._reference, comparison)
             pair.begin(self._start, self._rows)
             try:
-                return Walk(pair).perform(self._steps)
+                return Walk(pair).perform(sorted(self._steps, key=later))
             finally:
                 pair.close()
 

@@ -17,6 +17,13 @@ from vectoracl.adapter_api.operations import OPERATIONS, Fetch, Operation, Repla
 from vectoracl_conformance.mutants.losses import LOSSES, ROW_LOSSES, Loss, changes, row_losses
 from vectoracl_conformance.mutants.triggers import Trigger, row_triggers, triggers
 
+_STEPS = {
+    "in flight": ("together", "laid out"),
+    "after a failure": ("fault",),
+    "after a cancellation": ("cut",),
+    "after a denied": ("calls",),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Constructed:
@@ -37,9 +44,9 @@ class Constructed:
     dimension: int = 0
 
     @property
-    def history(self) -> bool:
-        """Whether the trigger depends on failures, or on calls at the same time."""
-        return self.trigger.startswith(("in flight", "after a failure", "after a cancellation", "after a denied"))
+    def steps(self) -> Sequence[str]:
+        """The kinds of steps of a walk in which the trigger may hold; () if it depends on nothing but calls."""
+        return next((kinds for start, kinds in _STEPS.items() if self.trigger.startswith(start)), ())
 
     @property
     def name(self) -> str:

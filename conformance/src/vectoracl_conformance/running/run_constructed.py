@@ -90,7 +90,7 @@ class Benches:
 def tried(mutant: Constructed, bench: Bench) -> Result:
     """Run one mutant."""
     started = time.monotonic()
-    found = bench.kill(mutant.source, mutant.operation, history=mutant.history)
+    found = bench.kill(mutant.source, mutant.operation, steps=mutant.steps)
     problem = "" if found is None else str(found)[:300]
     seconds = round(time.monotonic() - started, 2)
     return Result(mutant.name, mutant.operation, mutant.loss, bench.world.seed, problem, seconds)
