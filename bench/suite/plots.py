@@ -61,10 +61,27 @@ def round_trips(found: dict[str, Any], out: Path) -> None:
     plt.close(figure)
 
 
+def visible(found: list[dict[str, Any]], out: Path) -> None:
+    """Recall, and p50 as a multiple of the unscoped search, by the share of a tenant that is visible."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharex=True, layout="constrained")
+    shares = [100 * one["share"] for one in found]
+    for name in (name for name in found[0]["layouts"] if name != "unscoped"):
+        layouts = [one["layouts"][name] for one in found]
+        axes[0].plot(shares, [one["recall"] for one in layouts], marker="o", label=name)
+        axes[1].plot(shares, [one["times_unscoped"] for one in layouts], marker="o", label=name)
+    axes[0].axhline(0.99, color="grey", linestyle="--", linewidth=1)
+    axes[0].set(ylabel="recall@10", ylim=(-0.03, 1.03), xlabel="visible, %", xscale="log")
+    axes[1].set(ylabel="times the unscoped search", xlabel="visible, %", xscale="log", yscale="log")
+    axes[0].legend(fontsize=8)
+    figure.savefig(out / "bits_visible.png", dpi=120)
+    plt.close(figure)
+
+
 def draw(results: dict[str, Any], out: Path) -> list[str]:
     """Draw what *results* hold; return the files' names."""
     made = []
-    for name, plot in (("searches", searches), ("growth", growth), ("round_trips", round_trips)):
+    every = {"searches": searches, "growth": growth, "round_trips": round_trips, "bits_visible": visible}
+    for name, plot in every.items():
         if results.get(name):
             plot(results[name], out)
             made.append(f"{name}.png")
