@@ -17,7 +17,7 @@ from vectoracl_conformance.generated.covering import Plan, Planned
 from vectoracl_conformance.generated.pair import Difference, Pair, runs, writes
 from vectoracl_conformance.generated.parameters import plan_data, plan_reads, plan_writes
 from vectoracl_conformance.generated.reference import LoadError, Mode, Reference, Side
-from vectoracl_conformance.generated.sequences import Drawn, Walk, drawn_changes, walk
+from vectoracl_conformance.generated.sequences import Walk, drawn_changes, walk
 from vectoracl_conformance.generated.simultaneous import rounds
 from vectoracl_conformance.generated.world import Size, World, build_world
 from vectoracl_conformance.harnesses.memory import census_text
@@ -158,8 +158,7 @@ class Bench:
             source: Text that defines `dress(opened)`.
             operation: The only operation that *source* performs otherwise, if there is one: calls of it come first, and
                 those that cannot reach it are left out.
-            steps: The kinds of steps in which a fault shows that depends on failures or on calls at the same time; then
-                the walk comes first, and begins with these.
+            steps: The only kinds of steps in which a fault shows that depends on failures or on calls at the same time.
 
         Returns:
             The first difference; None if there is none.
@@ -181,18 +180,19 @@ class Bench:
             return Difference("sync", None, f"{type(error).__name__}: {error}")
 
     def _walk(self, side: Side, source: str, operation: str, kinds: Collection[str] = ()) -> Difference | None:
-        """Walk through failures, cancellations and calls in flight: *operation* and *kinds* first."""
+        """Walk through the steps of *kinds*, if there are any, which call *operation*, if there is one."""
         own = frozenset().union(*_METHODS.get(operation, ({operation},)))
-
-        def later(step: Drawn) -> tuple[bool, bool, int]:
-            return step.kind not in kinds, own.isdisjoint(one.method for one in step.calls), -len(step.calls)
-
+        steps = [
+            step
+            for step in self._steps
+            if (not kinds or step.kind in kinds) and (not operation or own & {call.method for call in step.calls})
+        ]
         with self._reference.branch(), side.branch(source, faulty=True):
             comparison = Comparison(self.capabilities, self._reference.wider, lambda: pair.rows(), words=True)
             pair = Pair([side], self._reference, comparison)
             pair.begin(self._start, self._rows)
             try:
-                return Walk(pair).perform(sorted(self._steps, key=later))
+                return Walk(pair).perform(sorted(steps, key=lambda step: -len(step.calls)))
             finally:
                 pair.close()
 
