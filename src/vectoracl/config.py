@@ -192,13 +192,16 @@ class RegistryConfig(Model):
     """`[registry]`: documents decide who reads their chunks, by labels that change in force at the next query.
 
     `url` is a database URL (sqlite or postgresql+psycopg); without it the registry is the file vectoracl-registry.db
-    next to the configuration. `journal` is the URL of another database, outside of the registry's backups, that gets
-    every change before it is committed: a registry that was restored is noticed by it. `receipt_key` is an
-    Ed25519 private key in PEM, which signs the receipts of erasures. `max_read_seconds` must be at
-    least the longest time of a read.
+    next to the configuration. In PostgreSQL its tables are in `schema`, and `owner_url`, for the operator only, is the
+    URL of the role that owns them. `journal` is the URL of another database, outside of the registry's backups, that
+    gets every change before it is committed: a registry that was restored is noticed by it. `receipt_key` is an
+    Ed25519 private key in PEM, which signs the receipts of erasures. `max_read_seconds` must be at least the longest
+    time of a read.
     """
 
     url: Secret | None = None
+    owner_url: Secret | None = None
+    schema_name: str = Field(default="vectoracl", alias="schema", min_length=1, max_length=63)
     journal: Secret | None = None
     receipt_key: Secret | None = None
     single_host: StrictBool = False

@@ -6,7 +6,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -15,6 +14,8 @@ from vectoracl import ALWAYS, Access, Chunk, Entry, HeldError, RefusedError, haz
 from vectoracl.client.registry_setup import provision_registry, without_marks
 from vectoracl.registry import tables as t
 from vectoracl.testing import principal
+
+from pgvector_support.stores import registry_urls
 
 BOSS = principal("boss", "acme", roles=["records"])
 ANN = principal("ann", "acme", groups=["hr"])
@@ -33,18 +34,11 @@ def chunk(name, document, i=0):
 def governed(request, store, tmp_path):
     """Return a configuration with a registry, whose tables do not exist yet."""
     if request.param == "file":
-        url = f"sqlite:///{tmp_path / 'registry.db'}"
+        urls = {"url": f"sqlite:///{tmp_path / 'registry.db'}"}
     else:
-        parts = psycopg.conninfo.conninfo_to_dict(store.bootstrap)
-        with psycopg.connect(store.bootstrap, autocommit=True) as connection:
-            connection.execute("CREATE SCHEMA IF NOT EXISTS governed")
-        host = parts.get("host", "")
-        url = (
-            f"postgresql+psycopg://{parts['user']}:{parts.get('password', '')}@/{parts['dbname']}"
-            f"?host={host}&port={parts.get('port', 5432)}"
-        )
+        urls = registry_urls(store)
     registry = {
-        "url": url,
+        **urls,
         "single_host": True,
         "default_label": "open",
         "governors": {"role": "records"},
@@ -242,7 +236,7 @@ def test_two_changes_of_families_at_once_form_no_circle(acl):
     for pair in pairs:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(connect, (pair, pair[::-1])))
-    with registry.database.read() as connection:
+    with registry.database.owner.read() as connection:
         parents = dict(connection.execute(sa.select(t.tenants.c.tenant, t.tenants.c.parent)).all())
     for one, other in pairs:
         assert (parents[one] is None) != (parents[other] is None)

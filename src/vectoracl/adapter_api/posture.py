@@ -117,6 +117,29 @@ EMBEDDER = CORE_RULES.add(
     "are not checked.",
     lowers=False,
 )
+REGISTRY_ROLE = CORE_RULES.add(
+    "VA003",
+    "The role of the registry could get around its row-level security",
+    "error",
+    "A registry in PostgreSQL is separated by tenants with forced row-level security. It does not bind a superuser or "
+    "a role with BYPASSRLS, and an owner can switch it off, so the role of `registry.url` must be none of these and "
+    "must not be able to become one. `connect` refuses it.",
+    lowers=False,
+)
+REGISTRY_ROWS = CORE_RULES.add(
+    "VA004",
+    "A table of the registry is not under its forced row-level security",
+    "error",
+    "Each table of a registry in PostgreSQL that has rows of tenants needs row-level security, enabled and forced, and "
+    "exactly the policies that `vectoracl provision` makes: a transaction reaches the rows of the tenants that it "
+    "names. `connect` refuses a table without them, or with another policy.",
+    lowers=False,
+)
+
+
+def with_findings(posture: Posture, findings: Sequence[Finding]) -> Posture:
+    """Return *posture* with further *findings*."""
+    return replace(posture, findings=(*posture.findings, *findings)) if findings else posture
 
 
 def demand(posture: Posture, demanded: str | None, store: str, grades: Sequence[str]) -> Posture:

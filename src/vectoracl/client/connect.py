@@ -18,7 +18,7 @@ from vectoracl._util.import_path import import_path, made_by
 from vectoracl.access.policy import Policy, TenantPolicy
 from vectoracl.adapter_api.contract import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
 from vectoracl.adapter_api.loading import load
-from vectoracl.adapter_api.posture import Posture, demand, judged
+from vectoracl.adapter_api.posture import Posture, demand, judged, with_findings
 from vectoracl.audit.returned_hashes import ReturnedIds
 from vectoracl.audit.sinks import JsonlSink, MemorySink, Sink
 from vectoracl.client.governance import AsyncGovernance, Governance
@@ -370,6 +370,7 @@ class _Base:
             from vectoracl.registry import migrate
 
             migrate.check(self.registry.database)
+            self.registry.check_protected()
             self.registry.compare_journal()
             self._registry_checked = True
         identity = None if self.registry is None else self.registry.identity()
@@ -412,6 +413,12 @@ class _Base:
         except PostureError:
             return False
         return True
+
+    def _with_registry(self, posture: Posture) -> Posture:
+        """Return *posture* with the findings about the tables of the registry. Raises: StoreError."""
+        if self.registry is None or not self.registry.ready():
+            return posture
+        return with_findings(posture, self.registry.deviations())
 
     def _demanded(self, name: str, posture: Posture) -> Posture:
         return demand(posture, self.config.minimum_grade, name, GRADES)
@@ -609,7 +616,7 @@ class VectorACL(_Base):
             ConfigError: There is no such store.
         """
         name = self._known(store)
-        posture = self._demanded(name, self._posture(self._named(name)))
+        posture = self._with_registry(self._demanded(name, self._posture(self._named(name))))
         self._accepting(self._named(name), "check", posture)
         return posture
 
@@ -836,7 +843,8 @@ class AsyncVectorACL(_Base):
         """Read the real posture of *store* alone; see `VectorACL.check_store`."""
         self._check_loop()
         name = self._known(store)
-        posture = self._demanded(name, await self._posture(self._named(name)))
+        measured = self._demanded(name, await self._posture(self._named(name)))
+        posture = await asyncio.to_thread(self._with_registry, measured)
         await self._accepting(self._named(name), "check", posture)
         return posture
 
@@ -1068,7 +1076,9 @@ def open_registry(config: Config, base: Path) -> Registry | None:
         ) from None
     settings = one.settings(config.tenants.shared)
     url = f"sqlite:///{base / REGISTRY_FILE}" if one.url is None else _database_url(one.url.reveal(base), base)
-    registry = Registry(url, settings, journal=_journal_url(one, base, url))
+    owner = None if one.owner_url is None else one.owner_url.reveal(base)
+    journal = _journal_url(one, base, url)
+    registry = Registry(url, settings, journal=journal, owner_url=owner, schema=one.schema_name)
     remote = sorted(name for name, store in config.stores.items() if store.adapter != "memory")
     if registry.path is not None and remote and not one.single_host:
         registry.close()

@@ -25,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from vectoracl.errors import ConfigError, StoreError, without_context
 from vectoracl.registry import tables as t
 from vectoracl.registry.restores import OLDER_REGISTRY, stopped_error
+from vectoracl.registry.row_security import name_tenants, quote
 
 BUSY_SECONDS = 10.0
 _GREATEST: dict[str, Any] = {"sqlite": sa.func.max, "postgresql": sa.func.greatest}
@@ -104,16 +105,30 @@ def failed(error: Exception, *, writing: bool) -> StoreError:
 
 
 class Database:
-    """The database of one registry. Thread-safe; not used across a fork."""
+    """The database of one registry. Thread-safe; not used across a fork.
+
+    In PostgreSQL the tables are in `schema`, and a transaction reaches the rows of the tenants that it was opened for
+    (`row_security`). `owner_url` is the URL of the role that owns them.
+    """
 
     @without_context
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        owner_url: str | None = None,
+        schema: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         try:
             self.url = sa.make_url(url)
         except ArgumentError:
             raise ConfigError("registry.url is not a database URL such as sqlite:///registry.db.") from None
         if self.url.get_backend_name() not in _GREATEST:
             raise ConfigError("registry.url must be a URL of sqlite or of postgresql+psycopg.")
+        self.schema = schema
+        self._owner_url = owner_url
+        self._owner: Database | None = None
         self.sqlite = self.url.get_backend_name() == "sqlite"
         if self.sqlite and self.url.database in (None, "", ":memory:"):
             raise ConfigError("registry.url must name a file: a registry in memory would forget every revocation.")
@@ -126,6 +141,9 @@ class Database:
     def _engine(self) -> Engine:
         if not self.sqlite:
             options = {"connect_timeout": 10, "options": "-c statement_timeout=30000 -c lock_timeout=10000"}
+            if self.schema is not None:
+                path = f"{quote(self.schema)},pg_temp".replace("\\", "\\\\").replace(" ", "\\ ")
+                options["options"] = f"{options['options']} -c search_path={path}"
             try:
                 return sa.create_engine(self.url, connect_args=options, pool_size=8, max_overflow=24)
             except (ImportError, SQLAlchemyError) as error:
@@ -165,15 +183,45 @@ class Database:
         self._latest = max(self._latest, number)  # threads may race here, by microseconds
         return self._latest
 
+    @property
+    def owner(self) -> Database:
+        """The same database as the operator reaches it: by the owner's role, which may list the tenants.
+
+        Raises: ConfigError where the configuration does not name the owner.
+        """
+        if self.sqlite:
+            return self
+        if self._owner is None:
+            if self._owner_url is None:
+                raise ConfigError(
+                    "This needs registry.owner_url: the URL of the role that owns the registry's tables in PostgreSQL. "
+                    "Leave it out where you serve."
+                )
+            self._owner = Database(self._owner_url, schema=self.schema, clock=self._clock)
+        self._owner.journal = self.journal
+        return self._owner
+
+    def roles(self) -> tuple[str, str]:
+        """Return the names of the role that serves and of the owner. Raises: ConfigError."""
+        runtime, owner = self.url.username, self.owner.url.username
+        if not runtime or not owner or runtime == owner:
+            raise ConfigError(
+                "registry.url and registry.owner_url have to name their roles, and not the same one: the owner could "
+                "switch row-level security off."
+            )
+        return runtime, owner
+
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Open a transaction that sees one moment. Raises: StoreError with the code "registry"."""
+    def read(self, *tenants: str) -> Iterator[Connection]:
+        """Open a transaction that sees one moment, of *tenants*. Raises: StoreError with the code "registry"."""
         mode: dict[str, Any] = (
             {} if self.sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         )
         caught: Exception
         try:
             with self.engine.connect().execution_options(**mode) as connection, connection.begin():
+                if tenants:
+                    name_tenants(connection, tenants)
                 yield connection
                 return
         except SQLAlchemyError as error:
@@ -181,11 +229,13 @@ class Database:
         raise failed(caught, writing=False)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Open a transaction that may write. Raises: StoreError with the code "registry"."""
+    def write(self, *tenants: str) -> Iterator[Connection]:
+        """Open a transaction that may write rows of *tenants*. Raises: StoreError with the code "registry"."""
         caught: Exception
         try:
             with self.engine.connect().execution_options(vectoracl_write=True) as connection, connection.begin():
+                if tenants:
+                    name_tenants(connection, tenants)
                 yield connection
                 return
         except SQLAlchemyError as error:
@@ -199,7 +249,7 @@ class Database:
         Raises: StoreError; StoppedTenantError where the journal has changes that the registry does not have.
         """
         try:
-            with self.write() as connection:
+            with self.write(tenant) as connection:
                 change = self._begin(connection, tenant, raises=raises)
                 if raises and self.journal is not None and self.journal.begin(change):
                     change = self._begin(connection, tenant, raises=True)
@@ -209,7 +259,7 @@ class Database:
                 return
         except BehindError:
             pass
-        with self.write() as connection:
+        with self.write(tenant) as connection:
             connection.execute(t.tenants.update().where(t.tenants.c.tenant == tenant).values(stopped=OLDER_REGISTRY))
         raise stopped_error(tenant, OLDER_REGISTRY)
 
@@ -251,6 +301,8 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+        if self._owner is not None:
+            self._owner.close()
 
 
 def _sqlite_connected(connection: Any, _: Any) -> None:

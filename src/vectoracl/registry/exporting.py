@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +17,8 @@ from vectoracl.errors import InvalidInputError, RefusedError
 from vectoracl.registry import images, migrate
 from vectoracl.registry import tables as t
 from vectoracl.registry.database import Database
+from vectoracl.registry.reading import in_slices
+from vectoracl.registry.row_security import name_tenants
 from vectoracl.registry.sql_registry import Registry
 
 FORMAT = 1
@@ -25,23 +27,26 @@ _BATCH = 500
 
 def lines(registry: Registry) -> Iterator[str]:
     """Yield the lines of an export, all of one moment. Raises: StoreError."""
-    database = registry.database
+    database = registry.database.owner
     head = {"vectoracl_registry": FORMAT, "tables": migrate.head(database), "id": registry.identity()}
     yield json.dumps(head)
     number = 0
     with database.read() as connection:
+        listed = connection.execute(sa.select(t.tenants.c.tenant).order_by(t.tenants.c.tenant)).scalars().all()
         for table in t.metadata.sorted_tables:
             if table is not t.meta:
-                for row in _rows(connection, table):
-                    number += 1
-                    yield json.dumps({"table": table.name, "row": row})
+                for part in in_slices(listed, _BATCH):
+                    name_tenants(connection, part)
+                    for row in _rows(connection, table, part):
+                        number += 1
+                        yield json.dumps({"table": table.name, "row": row})
     yield json.dumps({"rows": number})
 
 
-def _rows(connection: Connection, table: sa.Table) -> Iterator[dict[str, Any]]:
+def _rows(connection: Connection, table: sa.Table, tenants: Sequence[str]) -> Iterator[dict[str, Any]]:
     parts = [one for one in table.c if one.name != "id"]
     order = [one for one in table.c if one.primary_key]
-    for row in connection.execute(sa.select(*parts).order_by(*order)):
+    for row in connection.execute(sa.select(*parts).where(table.c.tenant.in_(tenants)).order_by(*order)):
         yield dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's own public name
 
 
@@ -51,7 +56,7 @@ def load(registry: Registry, given: Iterable[str]) -> int:
     Nothing is written unless the file is whole. Raises: InvalidInputError for a file that is not an export;
     RefusedError for a registry that has content; StoreError.
     """
-    database, rows = registry.database, iter(given)
+    database, rows = registry.database.owner, iter(given)
     identity = _head(next(rows, ""), database)
     with database.write() as connection:
         if connection.execute(sa.select(t.tenants.c.tenant).limit(1)).first() is not None:
@@ -61,6 +66,7 @@ def load(registry: Registry, given: Iterable[str]) -> int:
             )
         number = _insert_all(connection, rows)
         for tenant in list(connection.execute(sa.select(t.tenants.c.tenant)).scalars()):
+            name_tenants(connection, (tenant,))
             images.finish(connection, tenant)  # generations may have been given out since the export
         connection.execute(t.meta.update().where(t.meta.c.name == "id").values(value=identity))
     registry.forget_identity()
@@ -118,4 +124,5 @@ def _insert_all(connection: Connection, rows: Iterator[str]) -> int:
 
 def _flush(connection: Connection, table: sa.Table | None, batch: list[dict[str, Any]]) -> None:
     if table is not None and batch:
+        name_tenants(connection, {str(row["tenant"]) for row in batch})
         connection.execute(table.insert(), batch)

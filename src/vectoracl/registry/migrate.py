@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vectoracl.errors import ConfigError
 from vectoracl.registry.database import Database, failed
+from vectoracl.registry.row_security import quote
 
 
 def _config(database: Database, output: io.StringIO | None = None) -> Config:
@@ -26,6 +27,8 @@ def _config(database: Database, output: io.StringIO | None = None) -> Config:
 def script(database: Database) -> str:
     """Return the statements of all migrations as SQL, without contacting the database."""
     output = io.StringIO()
+    if not database.sqlite:
+        output.write(f"SET search_path = {quote(str(database.schema))}, pg_temp;\n\n")
     command.upgrade(_config(database, output), "head", sql=True)
     return output.getvalue()
 
@@ -66,7 +69,7 @@ def check(database: Database) -> None:
 
 def upgrade(database: Database) -> list[str]:
     """Create or update the tables; returns a line for each thing that was done."""
-    before = current(database)
+    before = current(database.owner)
     if before is not None:
         known = {one.revision for one in ScriptDirectory.from_config(_config(database)).walk_revisions()}
         if before not in known:

@@ -13,6 +13,7 @@ from vectoracl.model.principal import AttributeValue, Principal
 from vectoracl.model.records import NEVER_EXPIRES
 from vectoracl.registry import tables as t
 from vectoracl.registry.access import GOVERNOR
+from vectoracl.registry.row_security import name_tenants
 from vectoracl.registry.scopes import DocumentState, GovernedScope, PartitionScope, Probe, Quarantine
 from vectoracl.registry.settings import (
     TENANT_WIDE,
@@ -59,6 +60,8 @@ def take(
 ) -> GovernedScope:
     """Return what *principal* may do in *partitions*; with *family*, for reads also in its parent's partition."""
     parent = parent_of(connection, principal.tenant)
+    if parent is not None:
+        name_tenants(connection, (*partitions, principal.tenant, parent))
     added: tuple[str, ...] = ()
     if family and not writes and parent is not None and principal.tenant in partitions and parent not in partitions:
         added = (parent,)
@@ -323,10 +326,10 @@ def state_of(row: Any) -> DocumentState:
     return DocumentState(row.label, row.generation, row.expires, row.state == LIVE, bool(row.held), row.rev)
 
 
-def in_slices(names: Sequence[str]) -> Iterable[Sequence[str]]:
-    """Yield *names* in lists that fit one statement."""
-    for start in range(0, len(names), _MANY):
-        yield names[start : start + _MANY]
+def in_slices(names: Sequence[str], size: int = _MANY) -> Iterable[Sequence[str]]:
+    """Yield *names* in lists of at most *size*, by default as many as fit one statement."""
+    for start in range(0, len(names), size):
+        yield names[start : start + size]
 
 
 def rows_by_name(connection: Connection, tenant: str, names: Sequence[str]) -> Mapping[str, Any]:

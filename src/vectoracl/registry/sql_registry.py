@@ -13,9 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from vectoracl.adapter_api.posture import Finding
 from vectoracl.errors import ContentRefusedError, InvalidInputError, RefusedError
 from vectoracl.model.principal import Principal
-from vectoracl.registry import documents, labels, leases, marks, reading, sources
+from vectoracl.registry import documents, labels, leases, marks, reading, row_security, sources
 from vectoracl.registry import tables as t
 from vectoracl.registry.access import Access, Outcome, Reading, SourceInfo
 from vectoracl.registry.database import BUSY_SECONDS, Change, Database, failed
@@ -41,10 +42,12 @@ class Registry(RestoreMethods):
         settings: RegistrySettings,
         *,
         journal: str | None = None,
+        owner_url: str | None = None,
+        schema: str = "vectoracl",
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
-        self.database = Database(url, clock=clock)
+        self.database = Database(url, owner_url=owner_url, schema=schema, clock=clock)
         self.journal = None if journal is None else Journal(journal, self.identity)
         self.database.journal = self.journal
         self.settings = settings
@@ -80,7 +83,7 @@ class Registry(RestoreMethods):
         if self._quick is not None:
             with self._quickly() as connection:
                 return self._quick.probe(connection, tenants)
-        with self.database.read() as connection:
+        with self.database.read(*tenants) as connection:
             return reading.probe(connection, tenants, self.database.now(connection))
 
     @contextmanager
@@ -101,8 +104,9 @@ class Registry(RestoreMethods):
 
         Raises: StoppedTenantError; StoreError.
         """
-        before = self.seen_versions((*asked.partitions, asked.principal.tenant))
-        with self.database.read() as connection:
+        named = (*asked.partitions, asked.principal.tenant)
+        before = self.seen_versions(named)
+        with self.database.read(*named) as connection:
             scope = self._take(connection, asked)
         self.check_running(before, Probe(scope.versions, scope.now))
         return scope
@@ -127,7 +131,7 @@ class Registry(RestoreMethods):
                 found.check_running()
                 if scope.holds(found):
                     return Confirmation(None, self._quick.documents(connection, hits))
-        with self.database.read() as connection:
+        with self.database.read(*scope.partitions, *(tenant for tenant, _ in hits)) as connection:
             found = reading.probe(connection, tuple(scope.partitions), self.database.now(connection))
             found.check_running()
             fresh = None if scope.holds(found) else self._take(connection, asked)
@@ -274,7 +278,7 @@ class Registry(RestoreMethods):
 
     def overlay_size(self, tenant: str) -> int:
         """Return the number of documents in the overlay."""
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             return documents.overlay_size(connection, tenant)
 
     def expired(self, tenant: str, limit: int) -> tuple[list[str], int, int]:
@@ -363,7 +367,7 @@ class Registry(RestoreMethods):
 
     def set_parent(self, tenant: str, parent: str | None, by: str, reason: str) -> int:
         """Make *tenant* a child of *parent*. Raises: RefusedError for a circle or more than 8 levels."""
-        with self.database.change(tenant) as change:
+        with self.database.owner.change(tenant) as change:
             self._one_family_at_a_time(change.connection)
             if parent is not None:
                 self._check_family(change.connection, tenant, parent)
@@ -402,17 +406,17 @@ class Registry(RestoreMethods):
 
     def list_labels(self, tenant: str) -> list[LabelDefinition]:
         """Return the labels of *tenant*."""
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             return labels.listed(connection, tenant)
 
     def list_rules(self, tenant: str) -> tuple[Quarantine, ...]:
         """Return the quarantine rules of *tenant*."""
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             return reading.rules_of(connection, tenant)
 
     def list_sources(self, tenant: str) -> list[SourceInfo]:
         """Return the sources of rights of *tenant*."""
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             now = reading.probe(connection, (tenant,), self.database.now(connection)).now
             return sources.listed(connection, self.settings, tenant, now)
 
@@ -421,7 +425,7 @@ class Registry(RestoreMethods):
     ) -> list[DocumentInfo]:
         """Return a page of documents in the order of their ids."""
         d, h, o = t.documents.c, t.holds.c, t.overlay.c
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             statement = sa.select(t.documents).where(d.tenant == tenant, d.document > after)
             if matter is not None:
                 held = sa.select(h.document).where(h.tenant == tenant, h.matter == matter)
@@ -454,7 +458,7 @@ class Registry(RestoreMethods):
 
     def published(self, tenant: str, names: Sequence[str]) -> dict[str, int]:
         """Return the published generations of those of *names* that have content."""
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             rows = reading.rows_by_name(connection, tenant, names)
         return {
             name: row.generation
@@ -465,7 +469,7 @@ class Registry(RestoreMethods):
     def who(self, tenant: str, document: str) -> dict[str, Any]:
         """Return who may read *document*: the entries in effect for its label, and what hides it from all."""
         g = t.grants.c
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             row = reading.rows_by_name(connection, tenant, [document]).get(document)
             if row is None:
                 raise RefusedError(f"The document {document!r} is not registered in this tenant.", field="document")
@@ -498,7 +502,7 @@ class Registry(RestoreMethods):
 
     def history(self, tenant: str, *, size: int = 100) -> list[dict[str, Any]]:
         """Return the latest changes of *tenant*, the newest first."""
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             statement = sa.select(t.history).where(t.history.c.tenant == tenant).order_by(t.history.c.id.desc())
             return [dict(row._mapping) for row in connection.execute(statement.limit(size))]  # noqa: SLF001 - SQLAlchemy's own public name
 
@@ -509,6 +513,19 @@ class Registry(RestoreMethods):
         self._id = None
         lines = migrate.upgrade(self.database)
         return lines if self.journal is None else [*lines, *self.journal.create()]
+
+    def deviations(self) -> list[Finding]:
+        """Return what of the row-level security is missing that a registry in PostgreSQL has. Raises: StoreError."""
+        if self.database.sqlite:
+            return []
+        with self.database.read() as connection:
+            return row_security.deviations(connection, str(self.database.schema))
+
+    def check_protected(self) -> None:
+        """Raise PostureError where `deviations` returns anything; StoreError."""
+        if not self.database.sqlite:
+            with self.database.read() as connection:
+                row_security.check_protected(connection, str(self.database.schema))
 
     def ready(self) -> bool:
         """Return whether the tables exist. Raises: StoreError where the database does not answer."""

@@ -41,19 +41,19 @@ class RestoreMethods:
 
     def tenants(self) -> list[str]:
         """Return the tenants of which anything is registered."""
-        with self.database.read() as connection:
+        with self.database.owner.read() as connection:
             statement = sa.select(t.tenants.c.tenant).where(t.tenants.c.version > 0).order_by(t.tenants.c.tenant)
             return list(connection.execute(statement).scalars())
 
     def stop(self, tenant: str, reason: str) -> None:
         """Stop *tenant* for every process, until `registry verify`."""
-        with self.database.write() as connection:
+        with self.database.write(tenant) as connection:
             marks.stop(connection, tenant, reason)
 
     def marks(self, tenant: str, store: str) -> Marks:
         """Return the marks that *store* has to have. Raises: StoppedTenantError."""
         before = self.seen_versions((tenant,))
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             marks.stopped_check(connection, tenant)
             found = marks.read(connection, tenant, store, self.database.now(connection))
         self.check_running(before, Probe({tenant: found.version}, found.now))
@@ -61,7 +61,7 @@ class RestoreMethods:
 
     def compare_marks(self, tenant: str, store: str, before: Marks, seen: SeenMarks) -> None:
         """Stop *tenant* if the marks *seen* in *store* contradict the registry. Raises: StoppedTenantError."""
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             marks.stopped_check(connection, tenant)
             reason = marks.contradiction(connection, tenant, store, before, seen)
         if reason is not None:
@@ -112,12 +112,12 @@ class RestoreMethods:
 
     def verify_page(self, tenant: str, after: str, size: int) -> list[Expected]:
         """Return the next documents with what their chunks should carry."""
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             return verifying.page(connection, tenant, after, size)
 
     def verify_known(self, tenant: str, names: Sequence[str]) -> frozenset[str]:
         """Return those of *names* that are registered."""
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             return frozenset(reading.rows_by_name(connection, tenant, names))
 
     def restamp(self, tenant: str, token: str, live: Sequence[str], gone: Sequence[str]) -> list[Pending]:

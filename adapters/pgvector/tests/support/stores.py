@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from vectoracl_pgvector.names import Names
 
 from pgvector_support.databases import new_database
 
+REGISTRY_ROLE = "vectoracl_registry"
 FIELDS = {
     "year": "number",
     "lang": "keyword",
@@ -42,6 +44,19 @@ class Store:
     def changed(self, **settings: Any) -> dict[str, Any]:
         """Return the configuration with other settings of the store."""
         return {**self.config, "stores": {"main": {**self.config["stores"]["main"], **settings}}}
+
+
+def registry_urls(store: Store) -> dict[str, str]:
+    """Return the URLs of a registry in the store's own database, with a role of its own, which is made here."""
+    database = psycopg.conninfo.conninfo_to_dict(store.bootstrap)["dbname"]
+    with psycopg.connect(store.bootstrap, autocommit=True) as connection:
+        connection.execute(
+            f"DO $$ BEGIN CREATE ROLE {REGISTRY_ROLE} LOGIN NOINHERIT PASSWORD '{REGISTRY_ROLE}'; "
+            "EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        )
+        connection.execute(f'GRANT CONNECT ON DATABASE "{database}" TO {REGISTRY_ROLE}')
+    url, owner = (one.replace("postgresql://", "postgresql+psycopg://", 1) for one in (store.runtime, store.owner))
+    return {"url": re.sub("//[^@]*@", f"//{REGISTRY_ROLE}:{REGISTRY_ROLE}@", url), "owner_url": owner}
 
 
 @pytest.fixture(scope="module")
