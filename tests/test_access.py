@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import vectoracl as v
 from tests.test_governance import ANN, BOB, BOSS, Clock, V, config, created, opened
 from vectoracl import Access, Chunk, DeniedError, Entry, F, InvalidInputError, Like, RefusedError
+from vectoracl.client import governance
 from vectoracl.model.records import NEVER_EXPIRES
 from vectoracl.registry import exporting, migrate, reading
 from vectoracl.registry import tables as t
@@ -594,9 +595,30 @@ def test_async(acl, tmp_path, clock):
                 [Access(START, "a", label="hr")], source="drive", progress=numbers.append, reason="a test"
             )
             assert (found.changed, numbers) == (("a",), [1])
+            assert await govern.access_records("drive") == [Access(START, "a", label="hr")]
             return [one.documents for one in await govern.sources()]
 
     assert asyncio.run(work()) == [1, 0, 0]
+
+
+def test_the_latest_records_of_a_source_are_read_as_they_were_given(acl, govern, monkeypatch):
+    monkeypatch.setattr(governance, "_RECORDS", 2)
+    given = [
+        Access(START, "a", label="hr", valid_until=START + 5),
+        Access(START, "b", inherits_from="f0"),
+        Access(START, "c", entries=(Entry("user:ann", write=True), Entry("group:hr", allow=False)), inherits_from="f0"),
+        Access(START, "d", entries=()),
+        Access(START - 1, "f0", entries=(Entry("tenant", valid_from=1.0, valid_until=START),)),
+    ]
+    govern.apply_access([*given, Access(START - 5, "a", label="open")], source="drive")
+    govern.apply_access([Access(START, "a", label="open")], source="wiki")
+    found = govern.access_records("drive")
+    assert [(one.as_of, one.document, one.content()) for one in found] == [
+        (one.as_of, one.document, one.content()) for one in given
+    ]
+    assert govern.access_records("old") == []
+    with pytest.raises(DeniedError):
+        acl.governance(ANN).access_records("drive")
 
 
 # --- the registry's own copies ---

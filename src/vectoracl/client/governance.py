@@ -38,6 +38,8 @@ _GREATEST = 2**53
 _NAME = 1024
 _FEED_PART = 500
 """The records of a feed that are taken over in one transaction."""
+_RECORDS = 10_000
+"""The records of a source that are read by one request."""
 
 
 class _Feed:
@@ -253,6 +255,10 @@ class GovernanceBase:
         why = self._why(reason)
         return self._change("access", why, "access_read", feed.source, feed.as_of, self._by, why)
 
+    def _stated(self, source: str, found: Sequence[Access]) -> tuple[Store, Flow[Any]]:
+        after = found[-1].document if found else ""
+        return self._look("list_access", source=_named(source, "source"), after=after, size=_RECORDS)
+
     def _look(self, method: str, **options: Any) -> tuple[Store, Flow[Any]]:
         return self._change("look", self._why(f"look at {method}"), method, **options)
 
@@ -358,6 +364,13 @@ class Governance(GovernanceBase):
         for part in feed.parts():
             feed.take(self._run(self._part(feed, part, reason)), len(part), progress)
         return feed.applied(self._run(self._was_read(feed, reason)))
+
+    def access_records(self, source: str) -> list[Access]:
+        """Return the latest record that *source* has made of each document. Raises: DeniedError, StoreError."""
+        found: list[Access] = []
+        while part := self._run(self._stated(source, found)):
+            found += part
+        return found
 
     def sources(self) -> list[SourceInfo]:
         """Return the sources of rights, and how far they have been read. Raises: DeniedError, StoreError."""
@@ -626,6 +639,13 @@ class AsyncGovernance(GovernanceBase):
         for part in feed.parts():
             feed.take(await self._run(self._part(feed, part, reason)), len(part), progress)
         return feed.applied(await self._run(self._was_read(feed, reason)))
+
+    async def access_records(self, source: str) -> list[Access]:
+        """See `Governance.access_records`."""
+        found: list[Access] = []
+        while part := await self._run(self._stated(source, found)):
+            found += part
+        return found
 
     async def sources(self) -> list[SourceInfo]:
         """See `Governance.sources`."""

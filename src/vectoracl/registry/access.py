@@ -132,6 +132,13 @@ def said(content: str) -> Said:
     )
 
 
+def access_of(as_of: float, document: str, content: str) -> Access:
+    """Return the record of *document* whose `Access.content` is *content*."""
+    parts = said(content)
+    until = None if parts.valid_until >= NEVER_EXPIRES else parts.valid_until
+    return Access(as_of, document, parts.label, parts.entries, parts.inherits_from, until)
+
+
 class Outcome(NamedTuple):
     """The changes by one part of a feed.
 

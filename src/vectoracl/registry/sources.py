@@ -21,7 +21,18 @@ from vectoracl.filters.predicate import MAX_KEYWORD_BYTES
 from vectoracl.model.records import NEVER_EXPIRES
 from vectoracl.registry import documents, labels
 from vectoracl.registry import tables as t
-from vectoracl.registry.access import GOVERNOR, NOBODY, Access, Outcome, Reading, Said, SourceInfo, contradiction, said
+from vectoracl.registry.access import (
+    GOVERNOR,
+    NOBODY,
+    Access,
+    Outcome,
+    Reading,
+    Said,
+    SourceInfo,
+    access_of,
+    contradiction,
+    said,
+)
 from vectoracl.registry.database import Change, Database
 from vectoracl.registry.reading import fresh_until, in_slices
 from vectoracl.registry.settings import RegistrySettings
@@ -323,3 +334,11 @@ def listed(connection: Connection, settings: RegistrySettings, tenant: str, now:
             )
         )
     return found
+
+
+def records(connection: Connection, tenant: str, source: str, after: str, size: int) -> list[Access]:
+    """Return the latest records of *source*, in the order of their documents from after the id *after*."""
+    c = t.access.c
+    statement = sa.select(t.access).where(c.tenant == tenant, c.source == source, c.document > after)
+    rows = connection.execute(statement.order_by(c.document).limit(size))
+    return [access_of(row.as_of, row.document, row.content) for row in rows]

@@ -420,6 +420,11 @@ class Registry(RestoreMethods):
             now = reading.probe(connection, (tenant,), self.database.now(connection)).now
             return sources.listed(connection, self.settings, tenant, now)
 
+    def list_access(self, tenant: str, *, source: str, after: str = "", size: int = 1000) -> list[Access]:
+        """Return a page of the latest records of a source of rights."""
+        with self.database.read() as connection:
+            return sources.records(connection, tenant, source, after, size)
+
     def list_documents(
         self, tenant: str, *, after: str = "", size: int = 1000, matter: str | None = None, label: str | None = None
     ) -> list[DocumentInfo]:
