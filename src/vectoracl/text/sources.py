@@ -79,6 +79,15 @@ def find(paths: Iterable[str | os.PathLike[str]], report: Report, *, distinct: b
     return sorted(files.values())
 
 
+def document_name(label: str, parts: Iterable[str]) -> str:
+    """Return the name of the document of a file: the name *label* of its root, and its path from there."""
+    return unicodedata.normalize("NFC", _joined(label, parts))  # some file systems decompose letters
+
+
+def _joined(label: str, parts: Iterable[str]) -> str:
+    return "/".join((label, *parts)).lstrip("/")
+
+
 @without_context
 def _roots(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Return the real paths, folders before their content. Raises: InvalidInputError."""
@@ -117,7 +126,7 @@ def _files(root: Path, label: str, report: Report) -> Iterator[tuple[str, Path]]
         return
 
     def shown(path: Path) -> str:
-        return "/".join((label, *path.relative_to(root).parts)).lstrip("/")
+        return _joined(label, path.relative_to(root).parts)
 
     def failed(error: OSError) -> None:
         report(Failed(str(error.filename or root), f"cannot be listed ({type(error).__name__})"))
@@ -155,7 +164,7 @@ def _named(name: str, real: Path, report: Report, *, named: bool = False) -> Ite
     *named* means that this very file was given, so that skipping it is a failure.
     """
     outcome = Failed if named else Skipped
-    name = unicodedata.normalize("NFC", name)  # some file systems decompose letters
+    name = document_name(name, ())
     if _suffix(name) not in KINDS:
         report(outcome(name, "is not a text of a known kind"))
         return
