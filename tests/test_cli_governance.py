@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
@@ -181,3 +182,39 @@ def test_a_feed_of_another_system(here):
     run("access", "apply", "none.jsonl", "--tenant", "acme", "--source", "drive", code=2)
     feed.write_text(json.dumps({"as_of": moment}))
     run(*apply[:-1], "other", code=2)
+
+
+def test_files_as_a_source_of_rights(here):
+    run("labels", "define", "everyone", "--tenant", "acme", "--write", "tenant")
+    run("ingest", "--as", "ann@acme", "docs")
+    (here / "docs").chmod(0o755)
+    (here / "docs" / "a.md").chmod(0o644)
+    (here / "docs" / "b.md").chmod(0o640)
+    posix = ("access", "posix", "docs", "--tenant", "acme", "--source", "drive")
+    owner = f"user:{os.getuid()}"
+    shown = run(*posix, "--numeric", "--others", "--dry-run")
+    assert owner in shown
+    assert "2 files with 2 sets of readers" in shown
+    assert seen() == ["docs/a.md", "docs/b.md"]
+    found = run(*posix, "--numeric", "--others", "--dry-run", "--json")
+    assert (found["applied"], [one["files"] for one in found["sets"]]) == (False, [1, 1])
+    assert "drive was read until" in run(*posix, "--numeric", "--others")
+    assert seen() == ["docs/a.md"]
+    assert owner in run("access", "who", "docs/b.md", "--tenant", "acme")
+    run(*posix)
+    assert seen() == []
+    run(*posix, "--writer", "user:ann")
+    assert seen() == ["docs/a.md", "docs/b.md"]
+    run("ingest", "--as", "ann@acme", "docs")
+    (here / "docs" / "b.md").unlink()
+    (here / "docs" / "c.md").symlink_to("a.md")
+    assert "1 document whose file is not there" in run(*posix, "--dry-run")
+    found = run(*posix, "--json")
+    assert found["ended"] == 1
+    assert found["skipped"] == [{"name": "docs/c.md", "reason": "is a symbolic link, which is not followed"}]
+    assert seen() == []
+    run("access", "posix", "none", "--tenant", "acme", "--source", "drive", code=2)
+    run("access", "posix", "docs", "--tenant", "acme", "--source", "other", code=2)
+    (here / "docs" / "x\ny.md").touch()
+    assert "cannot be a document id" in run(*posix, code=1)
+    assert run(*posix, "--json", code=1)["applied"]

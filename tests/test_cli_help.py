@@ -185,6 +185,7 @@ CALLS = {
     "access who": ["docs/a.md", "--tenant", "acme"],
     "access what": ["--as", "ann@acme"],
     "access apply": ["drive.jsonl", "--source", "drive", "--tenant", "acme"],
+    "access posix": ["docs", "--source", "drive", "--tenant", "acme"],
     "access sources": ["--tenant", "acme"],
     "registry verify": ["--tenant", "acme"],
     "registry receipt": ["erasure.json"],

@@ -65,7 +65,10 @@ def apply_records(
             steps.report("applied", number, len(records))
 
         found = govern.apply_access(records, source=source, progress=report, reason=reason)
-    _told(found, as_json=as_json)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    else:
+        show_applied(found)
 
 
 def _read(file: Path) -> list[Access]:
@@ -81,10 +84,8 @@ def _read(file: Path) -> list[Access]:
     raise InvalidInputError(f"The feed {problem}; nothing was applied.", field="file")
 
 
-def _told(found: Applied, *, as_json: bool) -> None:
-    if as_json:
-        print_json(dataclasses.asdict(found))
-        return
+def show_applied(found: Applied) -> None:
+    """Print the result of a feed."""
     lines = [
         f"{plain(found.source)} was read until {moment(found.as_of)}: {counted(found.records, 'record')}, "
         f"{counted(len(found.changed), 'document')} changed"

@@ -25,6 +25,7 @@ from vectoracl.cli import (
     governance,
     ingest,
     init,
+    posix,
     provision,
     registry,
     search,
@@ -270,6 +271,14 @@ _add(
     "Sources of rights",
     "vectoracl access apply drive.jsonl --source drive --tenant acme",
     "vectoracl access apply drive.jsonl --source drive --tenant acme --json",
+    to=of_access,
+)
+_add(
+    "posix",
+    posix.access_posix,
+    "Sources of rights",
+    "vectoracl access posix /srv/docs --source files --tenant acme --dry-run",
+    "vectoracl access posix /srv/docs --source files --tenant acme --writer user:loader",
     to=of_access,
 )
 _add("sources", access.access_sources, "Sources of rights", "vectoracl access sources --tenant acme", to=of_access)

@@ -164,7 +164,7 @@ def ingest(
             console.print(Text(text, "yellow"), soft_wrap=True)
         if prune:
             console.print(Text(f"Deleted {counted(len(forgotten), 'document')} whose file no longer exists."))
-        _show_skipped([*failed, *(one for one in skipped if not isinstance(one, Failed))])
+        show_skipped([*failed, *(one for one in skipped if not isinstance(one, Failed))])
         if written and not kept:
             console.print(Text("This store is in the memory of the command, so the documents are gone now."))
         elif written:
@@ -363,7 +363,8 @@ def _forget(handle: ScopedRetriever, gone: Sequence[str], *, yes: bool, as_json:
     return list(gone)
 
 
-def _show_skipped(skipped: Sequence[Skipped]) -> None:
+def show_skipped(skipped: Sequence[Skipped]) -> None:
+    """Print the first of the files that were left out, with the reasons."""
     console = out()
     for one in skipped[:_SHOWN]:
         style = "bold red" if isinstance(one, Failed) else "yellow"
