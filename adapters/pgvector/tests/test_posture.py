@@ -767,6 +767,72 @@ def test_thousands_of_partitions_are_judged_in_no_time(db: Database) -> None:
     assert sum(one.rule.id == "PG022" for one in bad.findings) == 3000
 
 
+MANY = """
+DO $$ BEGIN FOR i IN %d..%d LOOP
+  EXECUTE format('CREATE TABLE vectoracl.part_%%s PARTITION OF vectoracl.chunks FOR VALUES IN (%%L)', i, i);
+  EXECUTE format('ALTER TABLE vectoracl.part_%%s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', i);
+  EXECUTE format('CREATE POLICY tenant ON vectoracl.part_%%s USING (tenant_id = current_setting(''a.b''))', i);
+END LOOP; END $$;
+"""
+
+
+def work(plan: dict) -> float:
+    """Return the rows that the nodes of a plan handled, all executions together: the same on a busy machine."""
+    rows = plan["Actual Rows"] + sum(rows for key, rows in plan.items() if key.startswith("Rows Removed"))
+    return float(rows * plan["Actual Loops"]) + sum(work(one) for one in plan.get("Plans", ()))
+
+
+def works(db: Database) -> dict[str, float]:
+    """Return what each statement of the check handles, as planned with the present statistics."""
+    with db.connect() as conn, conn.transaction():
+        conn.execute(check.SAFE_PATH)
+        explained = {
+            name: conn.execute(f"EXPLAIN (ANALYZE, FORMAT JSON, TIMING OFF) {sql}", params).fetchone()
+            for name, sql, params in queries(replace(TARGET, words_column="doc", bits_column="bits"))
+        }
+    return {name: work(row[0][0]["Plan"]) for name, row in explained.items() if row is not None}
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+def test_no_statement_looks_for_something_once_for_each_partition(db: Database, *, analyzed: bool) -> None:
+    """What a statement handles grows with the partitions, not with their square: one took 20 s of 3,000."""
+    found = []
+    for first, last in ((1, 100), (101, 400)):
+        db.run(MANY % (first, last))
+        if analyzed:
+            db.run("ANALYZE")
+        else:
+            db.run("SET allow_system_table_mods = on; DELETE FROM pg_catalog.pg_statistic")
+        found.append(works(db))
+    few, many = found
+    assert few.keys() == many.keys()
+    assert {name: (few[name], many[name]) for name in few if many[name] > 6 * few[name] + 5000} == {}
+
+
+def test_all_statements_see_one_snapshot(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str]] = []
+    asked = ("level", "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')")
+    real = judge
+
+    def judged(target: Target, rows: dict) -> Posture:
+        seen.extend(rows.pop("level"))
+        return real(target, rows)
+
+    monkeypatch.setattr(check, "STATEMENTS", (*check.STATEMENTS, asked))
+    monkeypatch.setattr(check, "judge", judged)
+    db.read_posture()
+    with db.connect() as conn, conn.transaction():
+        read_posture(conn, TARGET)
+        assert conn.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+
+    async def read() -> None:
+        async with await psycopg.AsyncConnection.connect(db.connect().info.dsn, autocommit=True) as conn:
+            await check.aread_posture(conn, TARGET)
+
+    asyncio.run(read())
+    assert seen == [("repeatable read", "on"), ("read committed", "off"), ("repeatable read", "on")]
+
+
 def test_queries_are_fixed_in_number_and_pure() -> None:
     assert len(queries(TARGET)) == len(queries(Target("x", "y", "", "z.z", "r"))) == 45
     assert queries(TARGET) == queries(TARGET)

@@ -245,9 +245,9 @@ class PgvectorAdapter:
         return int(replies[-1])
 
     def posture(self) -> Flow[Posture]:
-        """Read role, row-level security, policies, partitions and possible bypasses, in one round trip."""
+        """Read role, row-level security, policies, partitions and possible bypasses: one round trip, one snapshot."""
         target = self._target()
-        replies = yield from Transaction(None, self._checks(target))
+        replies = yield from Transaction(None, self._checks(target), snapshot=True)
         return self._judged(target, replies)
 
     def fingerprint(self) -> Flow[str | None]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from vectoracl.adapter_api.posture import Posture
@@ -57,19 +58,30 @@ def _statements_for(server: int, target: Target) -> tuple[tuple[_Statement, ...]
     return tuple(one for one in statements if one[0] not in late), {name: [] for name in late}
 
 
+# A table that changes while it is checked is judged by one state of it, not by parts of several.
+_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+
+def _begins(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Return whether the next transaction is not part of one of the caller's, whose snapshots are his."""
+    return conn.info.transaction_status is TransactionStatus.IDLE
+
+
 def read_posture(conn: psycopg.Connection[Any], target: Target) -> Posture:
     """Read the catalogs and judge the table.
 
-    Changes nothing: settings are rolled back, also within a transaction of the caller. A statement that the server
-    refuses becomes a finding.
+    Changes nothing: settings are rolled back, also within a transaction of the caller; without one, all statements see
+    one snapshot. A statement that the server refuses becomes a finding.
 
     Raises:
         psycopg.OperationalError: The connection failed.
     """
     statements, rows = _statements_for(conn.info.server_version, target)
-    late = dict(rows)
+    late, begins = dict(rows), _begins(conn)
     try:
         with conn.transaction(force_rollback=True), conn.pipeline():
+            if begins:
+                conn.execute(_SNAPSHOT)
             cursors = [
                 (name, conn.cursor(row_factory=tuple_row).execute(sql, params, prepare=False))
                 for name, sql, params in statements
@@ -94,9 +106,11 @@ def read_posture(conn: psycopg.Connection[Any], target: Target) -> Posture:
 async def aread_posture(conn: psycopg.AsyncConnection[Any], target: Target) -> Posture:
     """`read_posture` for asyncio."""
     statements, rows = _statements_for(conn.info.server_version, target)
-    late = dict(rows)
+    late, begins = dict(rows), _begins(conn)
     try:
         async with conn.transaction(force_rollback=True), conn.pipeline():
+            if begins:
+                await conn.execute(_SNAPSHOT)
             cursors = [
                 (name, await conn.cursor(row_factory=tuple_row).execute(sql, params, prepare=False))
                 for name, sql, params in statements

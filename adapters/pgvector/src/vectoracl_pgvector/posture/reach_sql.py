@@ -134,9 +134,10 @@ _CANDIDATES: Final = f""",
               AND (c.relowner IN (SELECT oid FROM lenders)
                    OR c.relacl IS NOT NULL AND EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) acl
                                                         WHERE acl.grantee <> c.relowner)
-                   OR EXISTS (SELECT FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL
-                                     pg_catalog.aclexplode(a.attacl) acl
-                               WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL AND acl.grantee <> c.relowner))),
+                   OR c.oid IN (SELECT a.attrelid FROM pg_catalog.pg_attribute a
+                                  JOIN pg_catalog.pg_class o ON o.oid = a.attrelid
+                                 CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) acl
+                                 WHERE a.attacl IS NOT NULL AND acl.grantee <> o.relowner))),
   cand AS (SELECT oid FROM used
      UNION SELECT refs.ref FROM cand JOIN refs ON refs.rel = cand.oid
             WHERE refs.ref NOT IN (SELECT oid FROM tree) AND refs.ref >= {_FIRST_NORMAL})"""
@@ -197,8 +198,8 @@ SELECT c.oid::bigint, c.relowner::bigint, {_relation_grantees(_READS)}, {_relati
  WHERE c.oid IN (SELECT oid FROM target) OR c.relhasrules
     OR c.relacl IS NOT NULL AND EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) acl
                                          WHERE acl.grantee <> c.relowner)
-    OR EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL AND NOT a.attisdropped) ORDER BY 1"""
+    OR c.oid IN (SELECT a.attrelid FROM pg_catalog.pg_attribute a
+                  WHERE a.attacl IS NOT NULL AND NOT a.attisdropped) ORDER BY 1"""
 )
 
 POLICIES: Final = (
@@ -218,7 +219,9 @@ POLICY_CODE: Final = (
     parts.REACH
     + parts.TREE
     + _CANDIDATES
-    + """
+    + """,
+  other AS MATERIALIZED (SELECT y.polrelid, y.polname, y.polqual, y.polwithcheck
+                           FROM pg_catalog.pg_policy y WHERE y.polrelid IN (SELECT oid FROM cand))
 SELECT DISTINCT y.polrelid::bigint, y.polname::text, y.polrelid IN (SELECT oid FROM tree),
        pg_catalog.pg_describe_object(d.refclassid, d.refobjid, 0)
   FROM pg_catalog.pg_policy y JOIN pg_catalog.pg_depend d
@@ -229,10 +232,9 @@ SELECT DISTINCT y.polrelid::bigint, y.polname::text, y.polrelid IN (SELECT oid F
                       AND d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass)
 UNION
 SELECT y.polrelid::bigint, y.polname::text, false, 'function ' || q.proname::text
-  FROM pg_catalog.pg_policy y CROSS JOIN LATERAL pg_catalog.regexp_matches(
+  FROM other y CROSS JOIN LATERAL pg_catalog.regexp_matches(
          pg_catalog.concat(y.polqual, y.polwithcheck), ':(?:funcid|opfuncid) (\\d+)', 'g') m
-  JOIN pg_catalog.pg_proc q ON q.oid = m[1]::oid AND q.provolatile = 'v'
- WHERE y.polrelid IN (SELECT oid FROM cand) ORDER BY 1, 2, 4"""
+  JOIN pg_catalog.pg_proc q ON q.oid = m[1]::oid AND q.provolatile = 'v' ORDER BY 1, 2, 4"""
 )
 
 # Triggers whose function runs as its owner, with the roles that can fire them (also by a foreign key's cascade); and

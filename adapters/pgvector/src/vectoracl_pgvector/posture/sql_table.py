@@ -71,7 +71,9 @@ GRANTS: Final = (
     parts.REACH
     + parts.TREE
     + parts.RELATED
-    + f"""
+    + f""",
+  listed AS MATERIALIZED (SELECT a.attrelid, a.attname, a.attacl FROM pg_catalog.pg_attribute a
+                           WHERE a.attacl IS NOT NULL AND NOT a.attisdropped)
 SELECT x.oid::bigint, x.place, x.attname, {parts.GRANTEE}::text, acl.privilege_type, acl.is_grantable
   FROM (SELECT t.oid, t.place, NULL::text AS attname, c.relowner, c.relacl AS list
           FROM (SELECT oid, place FROM tree UNION ALL SELECT oid, 'related' FROM related) t
@@ -79,8 +81,7 @@ SELECT x.oid::bigint, x.place, x.attname, {parts.GRANTEE}::text, acl.privilege_t
         UNION ALL
         SELECT t.oid, t.place, a.attname::text, c.relowner, a.attacl
           FROM (SELECT oid, place FROM tree UNION ALL SELECT oid, 'related' FROM related) t
-          JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-         WHERE a.attacl IS NOT NULL AND NOT a.attisdropped) x
+          JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN listed a ON a.attrelid = c.oid) x
  CROSS JOIN LATERAL pg_catalog.aclexplode(x.list) acl
  WHERE {parts.MINE} AND acl.grantee <> x.relowner ORDER BY 1, 3, 4, 5"""
 )
