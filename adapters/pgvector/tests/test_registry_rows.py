@@ -19,6 +19,7 @@ from vectoracl.client.registry_setup import provision_registry
 from vectoracl.registry import exporting, row_security
 from vectoracl.registry import tables as t
 from vectoracl.registry.migrate import script
+from vectoracl.registry.posix import PosixFiles
 from vectoracl.registry.sql_registry import Registry
 from vectoracl.testing import principal
 
@@ -163,6 +164,23 @@ def test_families_and_exports_name_their_tenants(acl, governed, database):
         assert copied.probe(("acme",)).versions == acl.registry.probe(("acme",)).versions
     finally:
         copied.close()
+
+
+def test_what_a_source_has_said_is_read_from_the_rows_of_the_tenant(governed, tmp_path):
+    """Without its records the rights of a file that is not there any more would not end."""
+    (tmp_path / "docs").mkdir()
+    for name in ("a.md", "b.md"):
+        (tmp_path / "docs" / name).write_text("x")
+    given = {**governed, "registry": {**governed["registry"], "sources": {"files": {"max_age_seconds": 60}}}}
+    files = PosixFiles(tmp_path / "docs", writers=["role:records"])
+    with v.connect(given) as acl:
+        for name, boss in BOSS.items():
+            govern = acl.governance(boss)
+            govern.apply_access(files.records(govern.access_records("files")), source="files")
+            assert {one.document for one in govern.access_records("files")} >= {"docs/a.md", "docs/b.md"}, name
+        (tmp_path / "docs" / "a.md").unlink()
+        govern.apply_access(files.records(govern.access_records("files")), source="files")
+        assert files.ended == 1
 
 
 LENIENT = f"(tenant = ANY ((SELECT current_setting('{row_security.SETTING}', true) AS named)::text[]))"

@@ -422,7 +422,7 @@ class Registry(RestoreMethods):
 
     def list_access(self, tenant: str, *, source: str, after: str = "", size: int = 1000) -> list[Access]:
         """Return a page of the latest records of a source of rights."""
-        with self.database.read() as connection:
+        with self.database.read(tenant) as connection:
             return sources.records(connection, tenant, source, after, size)
 
     def list_documents(
