@@ -65,3 +65,17 @@ def test_a_run_in_which_the_control_dies_measures_nothing() -> None:
         for one in run_constructed._collected([None], results):
             kept.append(one.name)
     assert kept == ["a"]
+
+
+def test_a_run_without_the_control_measures_nothing() -> None:
+    results: Queue[Result | None] = Queue()
+    for one in (result("a"), None):
+        results.put(one)
+    with pytest.raises(RuntimeError, match="was not run"):
+        list(run_constructed._collected([None], results))
+
+
+def test_mutants_that_were_not_run_are_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_constructed, "run_all", lambda mutants, *_: [result(one.name) for one in mutants[1:]])
+    run = CliRunner().invoke(app, ["--shard", "1/2000", "--seed", "3"])
+    assert (run.exit_code, "1 were not run" in run.output) == (2, True)

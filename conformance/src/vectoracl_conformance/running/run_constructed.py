@@ -114,7 +114,7 @@ def _work(names: Any, results: Any, seed: int, size: Size) -> None:
 def run_all(mutants: Sequence[Constructed], seed: int, size: Size, jobs: int) -> Iterator[Result]:
     """Run *mutants* in *jobs* processes, and yield each result when it is known.
 
-    Raises: RuntimeError if an adapter dies in which nothing is broken.
+    Raises: RuntimeError if an adapter in which nothing is broken dies, or was not run.
     """
     spawn = multiprocessing.get_context("spawn")
     names, results = spawn.Queue(), spawn.Queue()
@@ -132,7 +132,7 @@ def run_all(mutants: Sequence[Constructed], seed: int, size: Size, jobs: int) ->
 
 
 def _collected(workers: Sequence[Any], results: Any) -> Iterator[Result]:
-    running = len(workers)
+    running, controlled = len(workers), False
     while running:
         try:
             result = results.get(timeout=5)
@@ -146,6 +146,10 @@ def _collected(workers: Sequence[Any], results: Any) -> Iterator[Result]:
             yield result
         elif result.killed:
             raise RuntimeError(f"an adapter in which nothing is broken died: {result.problem}")
+        else:
+            controlled = True
+    if not controlled:
+        raise RuntimeError("the adapter in which nothing is broken was not run: a process ended")
 
 
 def read(path: Path) -> list[Result]:
@@ -186,7 +190,7 @@ def main(
 ) -> None:
     """Run broken adapters that are constructed, on the memory store.
 
-    Exit code 0 if enough of them died: 95 % of a draw, 98 % of all. Survivors are listed by name.
+    Exit code 0 if enough of them died: 95 % of a draw, 98 % of all; 2 if some were not run. Survivors are listed.
     """
     number = random.SystemRandom().randrange(2**31) if seed is None else seed
     wanted = shard(drawn(number, drawn_) if drawn_ else constructed(), part)
@@ -206,6 +210,9 @@ def main(
     typer.echo(f"{numbers['killed']} of {numbers['mutants']} killed ({numbers['share']:.1%}); seed {number}")
     for name in numbers["survivors"]:
         typer.echo(f"  survived: {name}")
+    if len(kept) < len(wanted):
+        typer.echo(f"{len(wanted) - len(kept)} were not run: a process ended. Run the same command again.", err=True)
+        sys.exit(2)
     sys.exit(numbers["share"] < (ENOUGH_DRAWN if drawn_ else ENOUGH_OF_ALL))
 
 
