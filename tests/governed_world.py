@@ -12,6 +12,7 @@ The judge does not use the registry's code: it reads the tables and applies the 
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 from collections import deque
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from dataclasses import replace as replaced
 from typing import Any
 
-from vectoracl import ALWAYS, Chunk, Entry, StoreError, VectorACLError, hazmat
+from vectoracl import ALWAYS, Access, Chunk, Entry, StoreError, VectorACLError, hazmat
 from vectoracl.adapter_api.operations import Delete, Relabel, Upsert
 from vectoracl.engine.arguments import INCLUDE
 from vectoracl.engine.core_ports import Sleep, WriteRecord
@@ -34,6 +35,8 @@ from vectoracl.testing import principal
 
 V = [1.0, 0.0, 0.0]
 MAX_READ = 30.0
+SOURCES = {"drive": 25.0, "wiki": 600.0}
+"""The sources of rights, and for how many seconds each is believed."""
 LAG = 20.0
 """How far a read of a store of the kind "lagging" may lag behind, in seconds; less than `max_read_seconds`."""
 
@@ -246,6 +249,31 @@ class Episode:
         for _, flow in self.govern._parts(names, "sweep", "reason"):
             yield from flow
 
+    def feed(self, source, *records):
+        """Return the flow of a feed; without records it is a heartbeat."""
+        feed = self.govern._feed(records or [Access(self.world.clock.now)], source)
+        for part in feed.parts():
+            yield from self.govern._part(feed, part, "reason")[1]
+        yield from self.govern._was_read(feed, "reason")[1]
+
+    def said(self, names):
+        """Return a drawn record of a source on each of *names*, perhaps one of an earlier moment."""
+        r, now = self.random, self.world.clock.now
+        given = {
+            "valid_until": r.choice([None, None, now + 20.0]),
+            **r.choice(
+                [
+                    {"label": "open"},
+                    {"label": "hr"},
+                    {"entries": (Entry("tenant", write=True),)},
+                    {"entries": (Entry("tenant", write=True), Entry("user:bob", allow=False))},
+                    {"entries": (Entry("group:hr", write=True),)},
+                    {"entries": ()},
+                ]
+            ),
+        }
+        return [Access(now - r.choice([0.0, 0.0, 3.0, 40.0]), name, **given) for name in names]
+
     def kinds(self):
         g, r, w = self.govern, self.random, self.world
         document = r.choice("xy")
@@ -262,6 +290,9 @@ class Episode:
         yield "narrow", 1, lambda: g._define("open", None, {}, [Entry("group:hr", write=True)], False, False, "")[1]
         yield "widen", 1, lambda: g._define("open", None, {}, self.labels["open"], False, False, "")[1]
         yield "quarantine", 1, lambda: g._quarantine(rule(f"q{len(self.actors)}", document), "reason")[1]
+        source = r.choice(sorted(SOURCES))
+        yield "feed", 3, lambda: self.feed(source, *self.said(names))
+        yield "heartbeat", 1, lambda: self.feed(source)
         yield "upsert", 2, lambda: self.upsert(document)
         yield "create", 1, lambda: self.upsert(f"n{len(self.actors)}")
         yield "replace", 2, lambda: self.replace(document)
@@ -535,6 +566,17 @@ class Episode:
         self.world.perform(publish)
         self.settle()
 
+    def stale_source(self):
+        """A source becomes stale between two reads, and nothing else happens."""
+        self.finish(self.feed("drive", Access(self.world.clock.now, "x", label="open")))
+        for seconds in (0.0, SOURCES["drive"]):
+            self.wait(seconds)
+            self.truths = [self.truth()]
+            actor = Actor("search", None)
+            actor.result = self.finish(self.world.acl.scoped(self.bob)._search((V,), **ASK)[1])
+            self.judge(actor)
+        self.settle()
+
     def two_matters(self):
         """One of two matters is released."""
         for matter in "mn":
@@ -569,6 +611,16 @@ class Episode:
             now = max(now, self.world.clock.now)
             entries = tables.execute("SELECT label, subject FROM vectoracl_entries WHERE tenant = ?", (self.tenant,))
             allowed = {label for label, subject in entries if subject == "tenant"}
+            records: dict[str, dict[str, tuple[float, Any]]] = {}
+            for document, source, as_of, content in tables.execute(
+                "SELECT document, source, as_of, content FROM vectoracl_access WHERE tenant = ?", (self.tenant,)
+            ):
+                records.setdefault(document, {})[source] = as_of, json.loads(content)
+            read = dict(
+                tables.execute(
+                    "SELECT source, as_of FROM vectoracl_sources WHERE tenant = ?", (self.tenant,)
+                ).fetchall()
+            )
             rules = tables.execute("SELECT document FROM vectoracl_quarantine WHERE tenant = ?", (self.tenant,))
             excluded = {document for (document,) in rules}
             documents = tables.execute(
@@ -585,7 +637,7 @@ class Episode:
             and generation is not None
             and expires > now
             and not matters
-            and label in allowed
+            and (permits(records[document], read, allowed, now) if document in records else label in allowed)
             and document not in excluded
         }
 
@@ -653,6 +705,9 @@ class Episode:
                 break
         else:
             raise BreachError(f"I5: {report.left} documents stay in the overlay: {report.incomplete}")
+        if self.random.random() < 0.5:
+            for source in SOURCES:
+                self.finish(self.feed(source))
         self.note()
         self.wait(LAG + 1)
         self.world.remember(self.tenant)
@@ -682,8 +737,24 @@ ASK = {
 }
 
 
+def permits(records, read, allowed, now):
+    """Return whether bob may see a document of which each source says a record of *records*, and governors "*"."""
+    source, (_, content) = max(records.items(), key=lambda one: (one[1][0], one[0] == "*", one[0]))
+    if source == "*":
+        return content["label"] in allowed
+    fresh = {name for name, age in SOURCES.items() if read.get(name, 0.0) > 0 and read[name] + age > now}
+    if content.get("valid_until", float("inf")) <= now:
+        return False
+    if not any(name in fresh and said == content for name, (_, said) in records.items()):
+        return False
+    if "label" in content:
+        return content["label"] in allowed
+    entries = {one["subject"]: one["allow"] for one in map(json.loads, content["entries"])}
+    return entries.get("tenant", False) and entries.get("user:bob", True)
+
+
 def rule(name, document):
     return Quarantine(name, document=document)
 
 
-__all__ = ["BreachError", "Episode", "StoreError", "World"]
+__all__ = ["SOURCES", "BreachError", "Episode", "StoreError", "World"]

@@ -12,12 +12,12 @@ import pytest
 import sqlalchemy as sa
 
 from tests import test_governance
-from tests.governed_world import MAX_READ, BreachError, Episode, World
+from tests.governed_world import MAX_READ, SOURCES, BreachError, Episode, World
 from tests.test_governance import Clock, config, opened
 from vectoracl import Entry
 from vectoracl.engine import facets, governed_reads, governed_store, governed_writes, reads
 from vectoracl.filters.predicate import ALWAYS, Eq, F, Range, conjunction, disjunction
-from vectoracl.registry import documents, leases, reading, scopes
+from vectoracl.registry import documents, leases, reading, scopes, sources
 from vectoracl.registry.database import Database
 from vectoracl.registry.scopes import GovernedScope, PartitionScope
 from vectoracl.registry.settings import RegistrySettings
@@ -34,7 +34,8 @@ def worlds(tmp_path):
     def make(kind):
         path = tmp_path / f"{kind}{len(made)}"
         path.mkdir()
-        acl = opened(config(path, max_read_seconds=MAX_READ))
+        ages = {name: {"max_age_seconds": age} for name, age in SOURCES.items()}
+        acl = opened(config(path, max_read_seconds=MAX_READ, sources=ages))
         sa.event.listen(acl.registry.database.engine, "connect", unsynchronised)
         made.append(acl)
         return World(acl, Clock(), kind)
@@ -293,12 +294,36 @@ def what_has_changed_in_the_meantime_is_returned(patch):
     patch.setattr(governed_reads, "changed_since", lambda *given: False)
 
 
+def a_stale_source_vouches(patch):
+    patch.setattr(reading, "withdrawn", lambda *given: frozenset())
+
+
+def staleness_ends_no_cached_scope(patch):
+    boundary, freshness = reading.boundary, reading.freshness
+
+    def blind(*given):
+        reading.freshness = lambda *_: {}
+        try:
+            return boundary(*given)
+        finally:
+            reading.freshness = freshness
+
+    patch.setattr(reading, "boundary", blind)
+
+
+def the_oldest_record_is_in_force(patch):
+    def oldest(self):
+        return min((at, name, said) for name, (at, said) in self.items())[1:] if self else None
+
+    patch.setattr(sources._Stored, "in_force", oldest)
+
+
+def a_move_by_a_governor_is_no_record(patch):
+    patch.setattr(sources, "governor_said", lambda *given: None)
+
+
 READS = {"search", "count"}
-MUTANTS = {
-    numbers_are_the_store_s: ("I1", {"move to hr", "move to open", "reconcile", *READS}, "lagging"),
-    without_second_lock: ("I", {"move to hr", "move to open", "reconcile", *READS}, "lagging"),
-}
-"""The rules that only one kind of store needs."""
+FEEDS = {"feed", "heartbeat", "move to hr", "move to open", "reconcile", *READS}
 MUTANTS = {
     without_row: ("I", None),
     without_rev: ("I", None),
@@ -314,6 +339,9 @@ MUTANTS = {
     quarantine_only_in_the_label_branch: ("I1", {"quarantine", "move to hr", "move to open", *READS}),
     expired_is_granted: ("I1", {"retain", *READS}),
     superseded_chunks_stay: ("I", {"replace", "reconcile", *READS}),
+    a_stale_source_vouches: ("I", FEEDS),
+    the_oldest_record_is_in_force: ("I", FEEDS),
+    a_move_by_a_governor_is_no_record: ("I", FEEDS),
 }
 """The rules that are taken away: the invariant that breaks ("I" for any), and the actors among which it does."""
 DIRECTED = {
@@ -325,6 +353,7 @@ DIRECTED = {
     what_has_changed_in_the_meantime_is_returned: ("half_published", "conditional"),
     numbers_are_the_store_s: ("stale_replica", "lagging"),
     without_second_lock: ("stale_replica", "lagging"),
+    staleness_ends_no_cached_scope: ("stale_source", "transaction"),
     any_release_frees: ("two_matters", "transaction"),
     no_wait_before_old_generations_go: ("quick_read", "transaction"),
     slow_reads_are_delivered: ("slow_read", "transaction"),
