@@ -179,6 +179,7 @@ class _Maker:
         self.defined: list[str] = []
         self.shared: set[str] = set()
         self.broken: dict[str, _Stored] = {}
+        self._made: dict[tuple[object, ...], str] = {}  # the labels that documents share, by what their records say
         self._above: list[str] = []
 
     def place(self, document: str, found: _Stored, *, folder: bool = False) -> None:
@@ -188,8 +189,12 @@ class _Maker:
             return
         source, content = force
         parts, sources = said(content), found.vouching()
+        known = (parts.label, parts.inherits_from, sources, parts.valid_until)
         own = own_label(document)
         needs = folder or parts.entries is not None or labels.exists(self.change.connection, self.change.tenant, own)
+        if not needs and known in self._made:
+            self.targets[document] = self._made[known]
+            return
         self._above.append(document)
         base = self._base(parts, source)
         self._above.pop()
@@ -213,6 +218,8 @@ class _Maker:
         entries = parts.entries if needs and parts.entries is not None else ()
         if labels.make(self.change, name, base, entries, dict.fromkeys(sources, until)) and needs:
             self.defined.append(document)
+        if not needs:
+            self._made[known] = name
 
     def _base(self, parts: Said, source: str) -> str | None:
         """Return the label above, the one that was named or the folder's; None also where folders form a circle."""
