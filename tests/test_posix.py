@@ -12,6 +12,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -908,7 +909,70 @@ def test_names_are_those_of_the_system(monkeypatch):
     names = SystemNames()
     assert (names.user(0), names.group(0)) == ("user:root", "group:root")
     assert names.user(4_000_000_123) is names.group(4_000_000_123) is None
-    assert names.unknown == {"uid 4000000123", "gid 4000000123"}
+
+
+@needs_root
+def test_ids_without_a_name_are_collected(tree):
+    """The last one is what the kernel shows for all that have no number here; its name means no one."""
+    os.chown(tree / "a.md", 4_000_000_123, 4_000_000_124)
+    os.chown(tree / "team/b.md", 65534, 65534)
+    files = PosixFiles(tree)
+    found = entries_by_document(files.records())
+    assert found == {"docs/a.md": (), "docs/team/b.md": ()}
+    assert files.unknown == {"uid 4000000123", "gid 4000000124", "uid 65534", "gid 65534"}
+    (tree / "team/b.md").chmod(0o644)
+    (tree / "a.md").chmod(0o044)
+    found = entries_by_document(PosixFiles(tree, others=True, names=NumericNames()).records())
+    assert [one.subject for one in found["docs/team/b.md"]] == ["tenant"]
+    assert [(one.subject, one.allow) for one in found["docs/a.md"]] == [("tenant", True), ("user:4000000123", False)]
+    (tree / "team/b.md").chmod(0o044)
+    found = entries_by_document(PosixFiles(tree, others=True, names=NumericNames()).records())
+    assert found["docs/team/b.md"] == ()  # the denial could not be said
+
+
+def test_a_name_that_is_no_subject_is_none(tree):
+    class Odd(NumericNames):
+        def user(self, uid):
+            return "everyone"
+
+        def group(self, gid):
+            return "group:" + "x" * 2000
+
+    files = PosixFiles(tree, names=Odd())
+    assert entries_by_document(files.records())["docs/a.md"] == ()
+    assert files.unknown == {f"uid {ME}", f"gid {MINE}"}
+
+
+WALK = """
+import json, os, sys
+from vectoracl.registry.posix import NumericNames, PosixFiles
+import vectoracl.registry.access, vectoracl.text.sources
+os.setgroups([]), os.setresgid(1, 1, 1), os.setresuid(1, 1, 1)
+failed = []
+files = PosixFiles(sys.argv[1], names=NumericNames(), report=lambda one: failed.append(one.name))
+said = {one.document: one for one in files.records()}
+found = {name: sorted(e.subject for e in said[one.inherits_from].entries) for name, one in said.items() if name and one.inherits_from}
+print(json.dumps([found, sorted(failed)]))
+"""  # noqa: E501 - a line of a program
+
+
+@needs_root
+def test_who_walks_need_not_be_able_to_read_the_files():
+    with tempfile.TemporaryDirectory() as name:
+        tree = Path(name) / "docs"
+        for folder, mode in (("open", 0o755), ("closed", 0o700), ("listed", 0o744), ("passed", 0o711)):
+            (tree / folder).mkdir(parents=True)
+            (tree / folder / "a.md").write_text("x")
+            kept(tree / folder / "a.md", raw(Acl(6, {5: 4}, 0, {}, 4, 0)))
+            (tree / folder).chmod(mode)
+        for one in (tree, tree.parent):
+            one.chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, "-c", WALK, str(tree)], capture_output=True, text=True, check=True, cwd="/"
+        )
+        found, failed = json.loads(done.stdout)
+    assert found == {"docs/open/a.md": ["user:0", "user:5"]}
+    assert failed == ["docs/closed", "docs/listed", "docs/passed"]
 
 
 def test_a_name_of_two_ids_is_that_of_the_one_it_stands_for(monkeypatch):

@@ -91,11 +91,10 @@ def access_posix(
                 steps.report("applied", number, len(records))
 
             applied = govern.apply_access(records, source=source, progress=report, reason=reason)
-    unknown = sorted(names.unknown) if isinstance(names, SystemNames) else []
     if as_json:
-        _print_json(files, applied, skipped, unknown)
+        _print_json(files, applied, skipped)
     else:
-        _print(files, applied, skipped, unknown)
+        _print(files, applied, skipped)
     done(FINDINGS if any(isinstance(one, Failed) for one in skipped) else CLEAN)
 
 
@@ -109,7 +108,7 @@ def _read(files: PosixFiles, known: Sequence[Access], steps: Steps) -> list[Acce
     return records
 
 
-def _print_json(files: PosixFiles, applied: Applied | None, skipped: Sequence[Skipped], unknown: Sequence[str]) -> None:
+def _print_json(files: PosixFiles, applied: Applied | None, skipped: Sequence[Skipped]) -> None:
     result: dict[str, Any] = {} if applied is None else dataclasses.asdict(applied)
     sets = [
         {"entries": [_entry(entry) for entry in one.entries], "files": one.files, "exact": one.exact}
@@ -117,14 +116,14 @@ def _print_json(files: PosixFiles, applied: Applied | None, skipped: Sequence[Sk
     ]
     omissions = [{"name": plain(one.name), "reason": one.reason} for one in skipped]
     more = {"applied": applied is not None, "sets": sets, "ended": files.ended, "skipped": omissions}
-    print_json({**result, "as_of": files.as_of, **more, "without_name": unknown})
+    print_json({**result, "as_of": files.as_of, **more, "without_name": sorted(files.unknown)})
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
     return {"subject": plain(entry.subject), "allow": entry.allow, "write": entry.write}
 
 
-def _print(files: PosixFiles, applied: Applied | None, skipped: Sequence[Skipped], unknown: Sequence[str]) -> None:
+def _print(files: PosixFiles, applied: Applied | None, skipped: Sequence[Skipped]) -> None:
     console = out()
     if applied is None:
         console.print(_table(files.sets))
@@ -138,8 +137,9 @@ def _print(files: PosixFiles, applied: Applied | None, skipped: Sequence[Skipped
         console.print(Text(text, "yellow"), soft_wrap=True)
     if files.ended:
         console.print(Text(f"{counted(files.ended, 'document')} whose file is not there: no one reads them."))
-    if unknown:
-        console.print(Text(f"No name, so no one reads by them: {one_line(', '.join(unknown), 200)}.", "yellow"))
+    if files.unknown:
+        unknown = one_line(", ".join(sorted(files.unknown)), 200)
+        console.print(Text(f"No name, so no one reads by them: {unknown}.", "yellow"))
     show_skipped(sorted(skipped, key=lambda one: not isinstance(one, Failed)))
 
 

@@ -17,9 +17,9 @@ import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,34 +59,22 @@ _TRIES = 3
 
 
 class SystemNames:
-    """The names of users and groups, as the system's databases have them; `unknown` collects ids without one."""
+    """The names of users and groups, as the system's databases have them."""
 
-    def __init__(self) -> None:
-        self.unknown: set[str] = set()
-        self.user = cache(self._user)
-        self.group = cache(self._group)
-
-    def _user(self, uid: int) -> str | None:
+    def user(self, uid: int) -> str | None:
+        """Return the subject of a user."""
         try:
             name = pwd.getpwuid(uid).pw_name
-            same = pwd.getpwnam(name).pw_uid == uid
+            return f"user:{name}" if pwd.getpwnam(name).pw_uid == uid else None
         except KeyError:
-            same = False
-        return self._subject("uid", uid, f"user:{name}") if same else self._subject("uid", uid, "")
+            return None
 
-    def _group(self, gid: int) -> str | None:
+    def group(self, gid: int) -> str | None:
+        """Return the subject of a group."""
         try:
             name = grp.getgrgid(gid).gr_name
-            same = grp.getgrnam(name).gr_gid == gid
+            return f"group:{name}" if grp.getgrnam(name).gr_gid == gid else None
         except KeyError:
-            same = False
-        return self._subject("gid", gid, f"group:{name}") if same else self._subject("gid", gid, "")
-
-    def _subject(self, kind: str, number: int, subject: str) -> str | None:
-        try:
-            return check_subject(subject)
-        except InvalidInputError:
-            self.unknown.add(f"{kind} {number}")
             return None
 
 
@@ -100,6 +88,34 @@ class NumericNames:
     def group(self, gid: int) -> str:
         """Return the subject of a group."""
         return f"group:{gid}"
+
+
+class _Known:
+    """Names that are subjects, each looked up once; `unknown` collects the ids without one.
+
+    One id has none whatever a database says: the one that the kernel shows for all that have no number here, as in a
+    container or over NFS.
+    """
+
+    def __init__(self, names: Names, unknown: set[str]) -> None:
+        self._unknown = unknown
+        self.user = cache(partial(self._subject, "uid", names.user, _overflow("uid")))
+        self.group = cache(partial(self._subject, "gid", names.group, _overflow("gid")))
+
+    def _subject(self, kind: str, name: Callable[[int], str | None], overflow: int, number: int) -> str | None:
+        subject = None if number == overflow else name(number)
+        try:
+            return check_subject(subject)
+        except InvalidInputError:
+            self._unknown.add(f"{kind} {number}")
+            return None
+
+
+def _overflow(kind: str) -> int:
+    try:
+        return int(Path(f"/proc/sys/kernel/overflow{kind}").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 65534
 
 
 class _Unreadable(Exception):  # noqa: N818 - a reason, which is reported
@@ -130,6 +146,7 @@ class PosixFiles:
         report: Called with each file or directory that is left out or that no one reads, and the reason.
         as_of: The moment at which the last walk began, in POSIX seconds.
         sets: The sets of readers of the last walk.
+        unknown: The ids without a name that the last walk has met, such as "uid 1000".
         ended: The number of documents of the last walk that were known and are not there any more.
     """
 
@@ -141,6 +158,7 @@ class PosixFiles:
     report: Report = lambda _: None
     as_of: float = field(default=0.0, init=False)
     sets: list[ReaderSet] = field(default_factory=list, init=False)
+    unknown: set[str] = field(default_factory=set, init=False)
     ended: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -165,7 +183,7 @@ class PosixFiles:
         if sys.platform != "linux":
             raise RefusedError("POSIX permissions are read on Linux only: other systems have other lists.")
         walk = _Walk(self)
-        self.as_of, self.sets, self.ended = time.time(), walk.sets, 0
+        self.as_of, self.sets, self.unknown, self.ended = time.time(), walk.sets, walk.unknown, 0
         seen = set()
         for record in walk.records():
             seen.add(record.document)
@@ -185,6 +203,8 @@ class _Walk:
     def __init__(self, files: PosixFiles) -> None:
         self.files = files
         self.sets: list[ReaderSet] = []
+        self.unknown: set[str] = set()
+        self._names = _Known(files.names, self.unknown)
         self._keys: dict[tuple[Entry, ...], tuple[str, ReaderSet]] = {}
         self._nothing = combine([NO_ONE], files.writers)
         self._prefix = f"{files.under.rstrip('/')}/" if files.under else ""
@@ -319,7 +339,7 @@ class _Walk:
         parts = (levels, status.st_uid, status.st_gid, repr(acl))
         rights = known.get(parts)
         if rights is None:
-            mine = level(acl, status.st_uid, status.st_gid, READ, self.files.names, others=self.files.others)
+            mine = level(acl, status.st_uid, status.st_gid, READ, self._names, others=self.files.others)
             rights = known[parts] = combine((*levels, mine), self.files.writers)
         if len(rights.entries) > MAX_ENTRIES:
             yield from self._hidden(document, f"has more than {MAX_ENTRIES:,} readers")
@@ -332,7 +352,7 @@ class _Walk:
         except _Unreadable as error:
             self._report(Failed, name, f"{error}, so no one reads what is in it")
             return NO_ONE
-        return level(acl, status.st_uid, status.st_gid, wanted, self.files.names)
+        return level(acl, status.st_uid, status.st_gid, wanted, self._names)
 
     def _hidden(self, document: str, reason: str, how: type[Skipped] = Failed) -> Iterator[Access]:
         """Report a document, and yield the records by which no one reads it."""
