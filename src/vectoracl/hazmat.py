@@ -25,8 +25,8 @@ from vectoracl.engine.pipeline import Store
 from vectoracl.engine.recorded_operator import (
     check_import,
     check_imports,
-    check_under_registry,
     checked_operator,
+    under_registry,
     unrecorded,
 )
 from vectoracl.engine.routes import held_open
@@ -372,20 +372,20 @@ def on_tenants(
     acl: VectorACL, act: Callable[[Operator], T], *, action: str, tenants: Sequence[str], store: str, reason: str
 ) -> T:
     """Run *act* on several tenants of a store, with one record that names them; see `on_tenant`."""
-    if acl.registry is not None:
-        check_under_registry(action)
     name = store
     operator = unrecorded(acl.operator(name))  # the record of this call names what is done
-    if acl.registry is not None:
-        operator = checked_operator(operator, check_under_registry)  # whatever *action* calls
-    elif acl.pipeline.validated:
-        operator = checked_operator(operator, partial(check_import, acl.pipeline))
-
-    def body(_: str) -> Flow[T]:
-        yield from ()  # an operator's method is not a request: it blocks, and runs here
-        return act(operator)
-
     try:
+        if acl.registry is not None:
+            check = under_registry(operator)
+            check(action, False)  # noqa: FBT003 - it imports nothing
+            operator = checked_operator(operator, check)  # whatever *action* calls
+        elif acl.pipeline.validated:
+            operator = checked_operator(operator, partial(check_import, acl.pipeline))
+
+        def body(_: str) -> Flow[T]:
+            yield from ()  # an operator's method is not a request: it blocks, and runs here
+            return act(operator)
+
         named = acl._named(name)  # noqa: SLF001 - hazmat is the owner's own back door
         flow = recorded(
             acl.pipeline, named.store, f"tenants.{action}", _reason(reason), list(tenants), body, size=lambda _: None

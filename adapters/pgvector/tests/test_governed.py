@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -189,7 +191,7 @@ def test_a_filled_store_comes_under_a_registry(governed, store):
 
 def test_what_the_registry_does_not_govern_is_refused(acl):
     for refused in (
-        lambda: acl.operator().promote("acme"),
+        lambda: acl.operator().provision(adopt="t"),
         lambda: acl.operator().remove("acme"),
         lambda: hazmat.operate(acl, reason="copy all of it"),
         lambda: acl.scoped(ANN).with_driver(None),
@@ -199,9 +201,57 @@ def test_what_the_registry_does_not_govern_is_refused(acl):
         assert error.value.field == "registry"
 
 
-def test_writers_on_many_threads(acl):
-    import threading
+def test_a_tenant_moves_between_partitions_while_rights_change(acl):
+    """Each change is in force at the next query, wherever the rows are, and none is changed by a move."""
+    govern, drawn, moves = acl.governance(BOSS), random.Random(5), []
+    names = [f"d{i}" for i in range(12)]
+    acl.scoped(ANN).upsert([chunk(str(i), name, i) for name in names for i in range(8)])
+    visible, ended = dict.fromkeys(names, True), threading.Event()
 
+    def move():
+        while not ended.is_set() or len(moves) < 2:
+            action = ("promote", "demote")[len(moves) % 2]
+            moves.append(hazmat.on_tenant(acl, lambda op: getattr(op, action)("acme"), **about(action)))  # noqa: B023
+
+    def about(action):
+        return {"action": action, "tenant": "acme", "reason": "it has grown a lot"}
+
+    def change():
+        name = drawn.choice(names)
+        match drawn.choice(("move", "hold", "write", "reconcile")):
+            case "move":
+                govern.move(name, "hr" if visible[name] else "open")
+                visible[name] = not visible[name]
+            case "hold":
+                held = sorted({one for one in names if drawn.random() < 0.3} | {name})
+                govern.hold(held, "smith", reason="litigation")
+                assert seen(acl, BOB) == [one for one in sorted(names) if visible[one] and one not in held]
+                govern.release("smith", reason="settled")
+            case "write" if visible[name]:
+                acl.scoped(ANN).replace(name, [chunk(f"n{drawn.randrange(99)}", name, i) for i in range(1)])
+            case _:
+                govern.reconcile()
+        assert seen(acl, BOB) == [one for one in sorted(names) if visible[one]]
+
+    with ThreadPoolExecutor(1) as pool:
+        moving = pool.submit(move)
+        try:
+            for _ in range(25):
+                change()
+        finally:
+            ended.set()
+        moving.result(timeout=100)
+    assert len(moves) >= 2
+    assert govern.reconcile().left == 0
+    before = sorted(tags(acl))
+    for action in ("promote", "demote"):
+        hazmat.on_tenant(acl, lambda op, action=action: getattr(op, action)("acme"), **about(action))
+        assert sorted(tags(acl)) == before
+    with pytest.raises(RefusedError, match="without asking the registry"):
+        hazmat.on_tenant(acl, lambda op: op.remove("acme"), **about("promote"))
+
+
+def test_writers_on_many_threads(acl):
     errors = []
 
     def work(number):

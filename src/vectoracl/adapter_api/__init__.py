@@ -33,6 +33,7 @@ if typing.TYPE_CHECKING:
         RegistryMarker,
         Relabeling,
         Request,
+        RowKeeper,
         ShareAdopter,
         StoreSettler,
         TenantInfo,
@@ -123,7 +124,8 @@ else:
             "vectoracl.adapter_api.contract": (
                 "Adapter Adopted AsyncPort Capabilities DemoStore ExplainsRanking ExplainsWords Faceted "
                 "Fingerprinted Flow JointMover OneProcess OpenContext Opened Operator Port Progress RegistryMarker "
-                "Relabeling Request ShareAdopter StoreSettler TenantInfo TenantKeeper TenantRemover Threaded together "
+                "Relabeling Request RowKeeper ShareAdopter StoreSettler TenantInfo TenantKeeper TenantRemover Threaded "
+                "together"
             ),
             "vectoracl.adapter_api.deadlines": "interrupted_after",
             "vectoracl.adapter_api.demo_attacks": "Attempt AttackContext",
@@ -236,6 +238,7 @@ __all__ = [
     "Replace",
     "Request",
     "ResolvedQuery",
+    "RowKeeper",
     "Rows",
     "Rule",
     "Rules",

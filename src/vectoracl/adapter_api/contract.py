@@ -483,6 +483,20 @@ class JointMover(Protocol):
 
 
 @runtime_checkable
+class RowKeeper(Protocol):
+    """An `Operator` with methods that a registry need not be asked for, since what they move stays as it is."""
+
+    @property
+    def keeps_rows(self) -> frozenset[str]:
+        """The names of these methods.
+
+        At every moment, also after one that was interrupted, each snapshot of a reader shows every row once, with its
+        tag as it is; a write at the same time is made as a whole, or fails. Nothing else is under a registry.
+        """
+        ...
+
+
+@runtime_checkable
 class RegistryMarker(Protocol):
     """An `Operator` that marks its store as governed by a registry, as every `Relabeling` adapter's has to."""
 

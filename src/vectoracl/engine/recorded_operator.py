@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
-from vectoracl.adapter_api.contract import Flow, Operator, Port
+from vectoracl.adapter_api.contract import Flow, Operator, Port, RowKeeper
 from vectoracl.engine.drivers import run
 from vectoracl.engine.operator_flows import recorded
 from vectoracl.engine.pipeline import Pipeline, Store
@@ -28,9 +29,15 @@ Check = Callable[[str, bool], None]
 """Refuses a method by its name, or because its arguments import existing rows. Raises: RefusedError."""
 
 
-def check_under_registry(name: str, adopts: bool = False) -> None:  # noqa: FBT001, FBT002 - it is a `Check`
-    """Refuse a method that would move, copy or delete rows which a registry governs. Raises: RefusedError."""
-    if name not in UNDER_REGISTRY or adopts:
+def under_registry(operator: Operator) -> Check:
+    """Return the check of the methods of *operator*, an adapter's own, where a registry governs its rows."""
+    keeps = frozenset(operator.keeps_rows if isinstance(operator, RowKeeper) else ())
+    return partial(_check_under_registry, keeps)
+
+
+def _check_under_registry(keeps: frozenset[str], name: str, adopts: bool) -> None:  # noqa: FBT001 - it is a `Check`
+    """Refuse a method that would change, copy or delete rows which a registry governs. Raises: RefusedError."""
+    if name not in UNDER_REGISTRY | keeps or adopts:
         raise RefusedError(
             f"{'provision --adopt' if adopts else name} moves or deletes rows without asking the registry for holds, "
             "so it is not possible for a store under a registry.",
@@ -86,7 +93,7 @@ class RecordedOperator:
             arguments = inspect.signature(method).bind(*args, **given).arguments
             adopts = arguments.get("adopt") is not None
             if self._pipeline.registry is not None:
-                check_under_registry(name, adopts)
+                under_registry(self._raw)(name, adopts)
             if name != "plan":
                 check_import(self._pipeline, name, adopts)
             tenant, several = arguments.get("tenant"), arguments.get("tenants")

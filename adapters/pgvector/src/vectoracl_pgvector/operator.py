@@ -332,6 +332,11 @@ class PgOperator:
             return move.promote(connection, self._config, check_tenant(tenant), progress)
 
     @property
+    def keeps_rows(self) -> frozenset[str]:
+        """The moves: the copy is kept in step by triggers, and one transaction switches to it (`ShadowCopy`)."""
+        return frozenset({"promote", "promote_together", "demote"})
+
+    @property
     def together(self) -> int:
         """The number of tenants that `promote_together` takes at most."""
         return move.TOGETHER
