@@ -167,6 +167,10 @@ def test_examples():
     masked = Acl(6, {5: 7}, 7, {6: 7}, 3, 0)  # the mask takes the right to read from all but the owner
     assert entries_of(top, (masked, 1, 2)) == {"user:1"}
     assert entries_of(top, (of_mode(0o000), 1, 2)) == set()
+    named_too = Acl(6, {}, 0, {2: 4}, 7, 0)  # the owning group has an entry by its name, which permits
+    assert entries_of(top, (named_too, 1, 2)) == {"user:1", "group:2"}
+    assert entries_of(top, (Acl(6, {}, 4, {2: 0}, 7, 0), 1, 2)) == {"user:1", "group:2"}
+    assert entries_of(top, (Acl(0, {1: 7}, 0, {}, 7, 0), 1, 2)) == set()  # the owner's own entry decides
 
 
 def test_writers_read_and_write():
