@@ -193,7 +193,8 @@ class RegistryConfig(Model):
 
     `url` is a database URL (sqlite or postgresql+psycopg); without it the registry is the file vectoracl-registry.db
     next to the configuration. In PostgreSQL its tables are in `schema`, and `owner_url`, for the operator only, is the
-    URL of the role that owns them. `journal` is the URL of another database, outside of the registry's backups, that
+    URL of the role that owns them. With `assert_versions`, reads of a store in the same database assert the registry's
+    versions themselves. `journal` is the URL of another database, outside of the registry's backups, that
     gets every change before it is committed: a registry that was restored is noticed by it. `receipt_key` is an
     Ed25519 private key in PEM, which signs the receipts of erasures. `max_read_seconds` must be at least the longest
     time of a read.
@@ -202,6 +203,7 @@ class RegistryConfig(Model):
     url: Secret | None = None
     owner_url: Secret | None = None
     schema_name: str = Field(default="vectoracl", alias="schema", min_length=1, max_length=63)
+    assert_versions: StrictBool = True
     journal: Secret | None = None
     receipt_key: Secret | None = None
     single_host: StrictBool = False

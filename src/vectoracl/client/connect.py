@@ -19,11 +19,13 @@ from vectoracl.access.policy import Policy, TenantPolicy
 from vectoracl.adapter_api.contract import GRADES, AsyncPort, Flow, Grade, OpenContext, Opened, Operator, Port
 from vectoracl.adapter_api.loading import load
 from vectoracl.adapter_api.posture import Posture, demand, judged, with_findings
+from vectoracl.adapter_api.versions import VersionTable, Witness
 from vectoracl.audit.returned_hashes import ReturnedIds
 from vectoracl.audit.sinks import JsonlSink, MemorySink, Sink
 from vectoracl.client.governance import AsyncGovernance, Governance
 from vectoracl.client.retriever import AsyncScopedRetriever, ScopedRetriever
 from vectoracl.client.start_check import aposture_at_start, posture_at_start
+from vectoracl.client.version_asserting import asserted_table, witnessing
 from vectoracl.config import (
     EMBEDDER_TIMEOUT,
     AuditConfig,
@@ -59,6 +61,7 @@ from vectoracl.errors import (
     InvalidInputError,
     PostureError,
     RefusedError,
+    StoreError,
     VectorACLError,
     without_context,
 )
@@ -93,6 +96,7 @@ class _OpenStore:
     port: Port | None = None
     aport: AsyncPort | None = None
     posture: Posture | None = None
+    asserts: VersionTable | None = None
     ports: dict[str, Port] = field(default_factory=dict)
     aports: dict[str, AsyncPort] = field(default_factory=dict)
     gate: Gate | None = None
@@ -313,7 +317,8 @@ class _Base:
                         f"{can.dimension}. Configure the same dimension for both."
                     )
                 embedder = partial(self._kept_embedder, name)
-                store = Store(name, config.adapter, opened.adapter, fields, embedder, config.expiring)
+                asserts = partial(self._asserts, name)
+                store = Store(name, config.adapter, opened.adapter, fields, embedder, config.expiring, asserts)
                 if config.expiring:
                     check_supported(Range("@expires", gt=0.0), can)
                 named = _OpenStore(store, opened, config)
@@ -326,6 +331,14 @@ class _Base:
         """Return the id that marks the stores of this registry; None before its tables were created."""
         assert self.registry is not None
         return self.registry.identity() if self.registry.ready() else None
+
+    def _asserts(self, name: str) -> VersionTable | None:
+        return self._stores[name].asserts
+
+    def _asked_for_versions(self, named: _OpenStore) -> Flow[Witness | None] | None:
+        """Return the flow that asks the store where it reaches the registry's table; None to ask nothing."""
+        one = self.config.registry
+        return witnessing(self.registry, named.store.adapter) if one is not None and one.assert_versions else None
 
     def _kept_embedder(self, name: str) -> str | None:
         posture = self._stores[name].posture
@@ -552,6 +565,8 @@ class VectorACL(_Base):
         assert named.port is not None
         self._demand(named, posture)
         self._accepting(named, "connect", posture)
+        found = self.witness(named)
+        named.asserts = None if self.registry is None else asserted_table(self.registry, found)
         named.ports = {**dict.fromkeys(CORE_PORTS, self.core_port), "store": named.port}
         if self.registry_port is not None:
             named.ports["registry"] = self.registry_port
@@ -559,6 +574,16 @@ class VectorACL(_Base):
         named.gate = None if quota is None else Gate(quota)
         named.posture = posture
         return posture
+
+    def witness(self, named: _OpenStore) -> Witness | None:
+        """Return how the store reaches the registry's table; None if that is not known."""
+        flow = self._asked_for_versions(named)
+        if flow is None:
+            return None
+        try:
+            return run(flow, {"store": self._port(named, "port")}, timeout=named.config.timeout)
+        except StoreError:
+            return None
 
     def _accepting(self, named: _OpenStore, door: str, posture: Posture) -> None:
         flow = accepting(self.pipeline, named.store, door, posture)
@@ -805,6 +830,9 @@ class AsyncVectorACL(_Base):
                     posture = await self._posture(named, start=True)
                     await asyncio.to_thread(self._demand, named, posture)
                     await self._accepting(named, "connect", posture)
+                    if self.registry is not None:
+                        found = await self._witness(named)
+                        named.asserts = await asyncio.to_thread(asserted_table, self.registry, found)
                     assert named.aport is not None
                     named.aports = {**dict.fromkeys(CORE_PORTS, self._core_async), "store": named.aport}
                     if self.registry_port is not None:
@@ -813,6 +841,15 @@ class AsyncVectorACL(_Base):
                     named.agate = None if quota is None else AsyncGate(quota)
                     named.posture = posture
         return named
+
+    async def _witness(self, named: _OpenStore) -> Witness | None:
+        flow = self._asked_for_versions(named)
+        if flow is None or named.aport is None:
+            return None
+        try:
+            return await arun(flow, {"store": named.aport}, timeout=named.config.timeout)
+        except StoreError:
+            return None
 
     async def _accepting(self, named: _OpenStore, door: str, posture: Posture) -> None:
         flow = accepting(self.pipeline, named.store, door, posture)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from vectoracl.adapter_api.contract import RegistryMarker, StoreSettler
 from vectoracl.adapter_api.operations import Position, Scan
 from vectoracl.client.connect import VectorACL, other_registry
+from vectoracl.client.version_asserting import same_table
 from vectoracl.engine.drivers import confined, run
 from vectoracl.engine.governed_store import check_governable
 from vectoracl.engine.recorded_operator import unrecorded
@@ -46,7 +47,18 @@ def provision_registry(acl: VectorACL, stores: Iterable[str]) -> list[str]:
     lines = acl.registry.create()
     for name in stores:
         lines += _bring_under(acl, name, acl.registry.identity())
+        lines += _let_assert(acl, name)
     return lines
+
+
+def _let_assert(acl: VectorACL, name: str) -> list[str]:
+    """Let the role of a store in the registry's own database read the versions that its reads assert."""
+    assert acl.registry is not None
+    found = acl.witness(acl._named(name))  # noqa: SLF001 - one package
+    if found is None or found.readable or not same_table(acl.registry, found):
+        return []
+    acl.registry.let_assert(found.role)
+    return [f"reads of the store {name} assert the registry's versions: {found.role} may read them"]
 
 
 def _bring_under(acl: VectorACL, name: str, identity: str) -> list[str]:

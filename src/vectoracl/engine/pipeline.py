@@ -12,7 +12,8 @@ Every operation runs these steps, in this order (`Pipeline.run`):
 5. *Embed.* Query and document texts become vectors, outside the store's time limit.
    A write is then shown to the validators of `[ingest]` (`engine.validating`); what they refuse is not sent.
    Under a registry the scope is joined with what the registry permits now (`registry.scopes`), before it is compiled.
-   A cached plan is used only while the versions of its tenants are the present ones, which every call reads.
+   A cached plan is used only while the versions of its tenants are the present ones, which every call reads; where
+   the registry is in the store's own database, the statements of step 6 assert them instead (`engine.asserting`).
 6. *Run the adapter.* One leg (`Leg`) per partition of the scope; each is confined to its partition (`drivers.confined`)
    and retried where that is safe (`retried`). The partition, the scope's predicate and the caller's filter are three
    operands that are never merged. If the decision may end in the meantime, it is checked before each request.
@@ -47,8 +48,10 @@ from vectoracl.access.policy import Decision, Policy, TenantPolicy
 from vectoracl.access.scope import Grant, Scope
 from vectoracl.adapter_api.chunk_validation import name_store
 from vectoracl.adapter_api.contract import Adapter, Capabilities, Flow
+from vectoracl.adapter_api.versions import RIGHTS_CHANGED, Asserting, VersionTable
 from vectoracl.audit.returned_hashes import ReturnedIds
 from vectoracl.audit.sinks import Sink
+from vectoracl.engine.asserting import assertable, asserting, expectations
 from vectoracl.engine.core_ports import Decide, LateRecordError, PolicyFailedError, ReadVersion, Sleep, WriteRecord
 from vectoracl.engine.drivers import close_flow, wrapped
 from vectoracl.engine.routes import Hold, ReroutedError, Routes, admitted
@@ -108,8 +111,9 @@ class Leg:
 class Governance:
     """The registry's part of a plan: the scope that it was compiled with, and what the second lock asks with.
 
-    `probed` is the monotonic time at which the versions were last found to be those of the scope. `compared` holds, for
-    each (store, partition), the monotonic time at which their marks were last compared with the registry.
+    `probed` is the monotonic time at which the versions were last found to be those of the scope; a scope that is
+    `trusted` was not compared in this call, so its reads have to assert them. `compared` holds, for each (store,
+    partition), the monotonic time at which their marks were last compared with the registry.
     """
 
     asked: TakeScope
@@ -118,6 +122,7 @@ class Governance:
     monotonic: Callable[[], float]
     probed: float
     compared: dict[tuple[str, str], float]
+    trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,7 @@ class StaleScopeError(StoreError):
     def __init__(self, documents: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(
             "Rights kept changing while the call was under way, so nothing was returned. Try again.",
-            code="rights_changed",
+            code=RIGHTS_CHANGED,
             sent="no",
             retryable=True,
         )
@@ -163,7 +168,8 @@ class Store:
     """One configured store, as the flows see it.
 
     `embedder` returns the identity of the embedder that is noted in the store; None while it is not known. With
-    `expiring`, chunks may have a time to live, and no read sees one whose time has passed.
+    `expiring`, chunks may have a time to live, and no read sees one whose time has passed. `asserts` returns the
+    registry's table if it is certain to be in the store's own database, so that reads assert the versions themselves.
     """
 
     name: str
@@ -172,6 +178,7 @@ class Store:
     fields: Mapping[str, FieldType]
     embedder: Callable[[], str | None] = lambda: None
     expiring: bool = False
+    asserts: Callable[[], VersionTable | None] = lambda: None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -253,9 +260,9 @@ class Pipeline:
             return math.inf, tick
         return (wall_time if math.isfinite(wall_time) else math.inf), tick
 
-    def plan(self, caller: Caller, action: Action, store: Store) -> Flow[Plan]:
+    def plan(self, caller: Caller, action: Action, store: Store, *, trust: bool = False) -> Flow[Plan]:
         """Decide *action* for *caller*, see `_decided`; reads of a store whose chunks may expire see none that has."""
-        plan = yield from self._decided(caller, action, store)
+        plan = yield from self._decided(caller, action, store, trust=trust)
         if not store.expiring or self.registry is not None or action not in READ:
             return plan
         alive = self.alive(store)
@@ -277,8 +284,10 @@ class Pipeline:
             self._read_at = max(self._read_at, self.now()[0])
             return self._read_at
 
-    def _decided(self, caller: Caller, action: Action, store: Store) -> Flow[Plan]:
+    def _decided(self, caller: Caller, action: Action, store: Store, *, trust: bool) -> Flow[Plan]:
         """Decide *action* for *caller*, from the cache where the decision still holds.
+
+        With *trust*, the registry's scope of a cached plan is taken as it is if the reads will assert its versions.
 
         An exception of the policy becomes a denial. A scope without a form on this store (it spans two stores, or
         names a field that is not declared) becomes a plan with a refusal, so that it is recorded too.
@@ -303,7 +312,7 @@ class Pipeline:
             and cached_plan.decision.policy_version == version
             and self._holds(cached_plan, cached_plan.asked, start)
         ):
-            return (yield from self._governed_again(cached_plan, caller, action, store, key))
+            return (yield from self._governed_again(cached_plan, caller, action, store, key, trust=trust))
         try:
             decision = yield from Decide(principal, action)
             if not _whole(decision, version):
@@ -352,13 +361,15 @@ class Pipeline:
         return self._compile(decision, caller, action, store, part)
 
     def _governed_again(
-        self, plan: Plan, caller: Caller, action: Action, store: Store, key: tuple[Caller, Action, str]
+        self, plan: Plan, caller: Caller, action: Action, store: Store, key: tuple[Caller, Action, str], *, trust: bool
     ) -> Flow[Plan]:
         """Return *plan*, whose decision still holds, if its scope does; else compile it with a new scope."""
         part = plan.governance
         if part is None:
             return plan
         probed = self.monotonic()
+        if trust and _asserted_in(plan, action, store) is not None:
+            return replace(plan, governance=replace(part, probed=probed, trusted=True))
         try:
             found = yield from ProbeVersions(tuple(part.scope.partitions))
         except (StoreError, StoppedTenantError) as error:
@@ -531,9 +542,16 @@ class Pipeline:
             if attempt:
                 yield Sleep(_STALE_PAUSE * 2 ** (attempt - 1))
             try:
-                return (yield from self._once(caller, action, store, body, empty=empty, size=size, hits=hits))
-            except StaleScopeError as error:
-                stale = error
+                # The second attempt asks before it reads; after it, no statement asserts anything.
+                return (
+                    yield from self._once(
+                        caller, action, store, body, empty=empty, size=size, hits=hits, attempt=attempt
+                    )
+                )
+            except StoreError as error:
+                if error.code != RIGHTS_CHANGED:
+                    raise
+                stale = error if isinstance(error, StaleScopeError) else StaleScopeError()
             for tenant, documents in _by_tenant(stale.documents).items():
                 yield from MarkStale(tenant, documents)
         raise stale
@@ -563,10 +581,11 @@ class Pipeline:
         empty: Callable[[str], T],
         size: Callable[[T], int | None],
         hits: Callable[[T], Iterable[Hit]] | None,
+        attempt: int = 0,
     ) -> Flow[T]:
         """Run *body* once, under one decision; see `run`."""
         started = time.perf_counter_ns()
-        plan = yield from self.plan(caller, action, store)
+        plan = yield from self.plan(caller, action, store, trust=attempt == 0)
         record = self._identified(plan)
         decision_id: str = record["id"]
         yield from self.record(record)
@@ -586,6 +605,9 @@ class Pipeline:
                 for leg in plan.legs:
                     yield from admitted(self.routes, leg.partition, store.name, held, write=action not in READ)
             flow = body(plan, decision_id)
+            table = None if attempt > 1 else _asserted_in(plan, action, store)
+            if table is not None:
+                flow = _asserting(flow, plan, store, table)
             if self._may_end(caller, plan):
                 flow = self._while_it_holds(flow, caller, action, store, plan, decision_id)
             result = yield from flow
@@ -732,6 +754,30 @@ class Pipeline:
         pipeline = copy.copy(self)
         pipeline.sink = sink
         return pipeline
+
+
+def _asserted_in(plan: Plan, action: Action, store: Store) -> VersionTable | None:
+    """Return the table in which the reads of *plan* assert all versions of its scope; None if they do not."""
+    part, table = plan.governance, store.asserts()
+    if part is None or table is None or action not in READ:
+        return None
+    return table if assertable(part.scope, tuple([leg.partition for leg in plan.legs])) else None
+
+
+def _asserting(flow: Flow[T], plan: Plan, store: Store, table: VersionTable) -> Flow[T]:
+    """Pass *flow* on, with assertions in its reads; ask the registry about partitions that were not read.
+
+    Raises: StaleScopeError; StoreError with the code `RIGHTS_CHANGED`.
+    """
+    part = plan.governance
+    assert part is not None
+    assert isinstance(store.adapter, Asserting)
+    expected = expectations(part.scope, table)
+    missing = set(expected)
+    result = yield from asserting(flow, store.adapter, expected, missing)
+    if missing and part.trusted and not part.scope.holds((yield from ProbeVersions(tuple(expected)))):
+        raise StaleScopeError
+    return result
 
 
 def _check_ungoverned(scope: Scope) -> None:

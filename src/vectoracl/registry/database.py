@@ -170,13 +170,13 @@ class Database:
         if self.sqlite:
             return self.host_time()
         statement = sa.text("SELECT extract(epoch FROM clock_timestamp())")
-        return self._forward(float(connection.execute(statement).scalar_one()))
+        return self.forward(float(connection.execute(statement).scalar_one()))
 
     def host_time(self) -> float:
         """Return this host's time. Raises: StoreError if it cannot be read."""
-        return self._forward(float(self._clock()))
+        return self.forward(float(self._clock()))
 
-    def _forward(self, number: float) -> float:
+    def forward(self, number: float) -> float:
         """Return *number*, or the latest time that was seen: a clock set back must not bring back what has expired."""
         if not math.isfinite(number):
             raise StoreError("The registry's clock cannot be read.", code="registry", sent="no")

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from vectoracl.adapter_api.posture import REGISTRY_ROLE, REGISTRY_ROWS, Finding
+from vectoracl.adapter_api.versions import COLUMNS
 from vectoracl.errors import PostureError
 from vectoracl.registry import tables as t
 
@@ -50,7 +51,13 @@ def _either(*conditions: _Condition) -> _Condition:
     return _Condition(sql, f"({printed})")
 
 
+# The tenant of a read of the store: its statement may see the version that it asserts (`adapter_api.versions`).
+_READ = _Condition(
+    "tenant = NULLIF(pg_catalog.current_setting('vectoracl.tenant', true), '')",
+    "(tenant = NULLIF(current_setting('vectoracl.tenant'::text, true), ''::text))",
+)
 _PERMITS, _BOUNDS, _LISTS = "vectoracl_registry_permits", "vectoracl_registry_bounds", "vectoracl_registry_lists"
+_ASSERTS = "vectoracl_registry_asserts"
 _NAME = sa.text("SELECT pg_catalog.set_config(:setting, :tenants, true)")
 
 
@@ -132,8 +139,15 @@ def _policies(table: sa.Table, owner: str) -> Iterator[_Policy]:
     if table is t.tenants:
         lists = _is_role(owner)
         yield _Policy(_LISTS, permissive=True, command="SELECT", role="owner", using=lists, check=None)
-        bounds = _either(_NAMED, lists)
+        yield _Policy(_ASSERTS, permissive=True, command="SELECT", role="all", using=_READ, check=None)
+        bounds = _either(_NAMED, lists, _READ)
     yield _Policy(_BOUNDS, permissive=False, command="ALL", role="all", using=bounds, check=_NAMED)
+
+
+def assertion_grants(schema: str, role: str) -> Iterator[str]:
+    """Yield what lets *role*, which reads a store of the same database, see the version of the tenant that it reads."""
+    yield f"GRANT USAGE ON SCHEMA {quote(schema)} TO {quote(role)}"
+    yield f"GRANT SELECT ({', '.join(COLUMNS)}) ON {quote(schema)}.{t.tenants.name} TO {quote(role)}"
 
 
 _ROLES = sa.text(

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from vectoracl.adapter_api.posture import Finding
+from vectoracl.adapter_api.versions import WITNESS_SQL, VersionTable, Witness, witness_of
 from vectoracl.errors import ContentRefusedError, InvalidInputError, RefusedError
 from vectoracl.model.principal import Principal
 from vectoracl.registry import documents, labels, leases, marks, reading, row_security, sources
@@ -21,6 +22,7 @@ from vectoracl.registry import tables as t
 from vectoracl.registry.access import Access, Outcome, Reading, SourceInfo
 from vectoracl.registry.database import BUSY_SECONDS, Change, Database, failed
 from vectoracl.registry.journal import Journal
+from vectoracl.registry.postgres_reads import short_reader
 from vectoracl.registry.requests import TakeScope
 from vectoracl.registry.restores import OLDER_REGISTRY, OLDER_STORE, Closing, stopped_error
 from vectoracl.registry.scopes import Confirmation, GovernedScope, Probe, Quarantine
@@ -54,6 +56,7 @@ class Registry(RestoreMethods):
         self._id: str | None = None
         path = self.database.path
         self._quick = None if path is None else SqliteReader(str(path), self.database.host_time, BUSY_SECONDS)
+        self._short = short_reader(self.database)
 
     @property
     def path(self) -> Path | None:
@@ -83,6 +86,8 @@ class Registry(RestoreMethods):
         if self._quick is not None:
             with self._quickly() as connection:
                 return self._quick.probe(connection, tenants)
+        if self._short is not None:
+            return self._short.read(tenants)[0]
         with self.database.read(*tenants) as connection:
             return reading.probe(connection, tenants, self.database.now(connection))
 
@@ -123,19 +128,32 @@ class Registry(RestoreMethods):
         )
 
     def confirm(self, asked: TakeScope, scope: GovernedScope, hits: Iterable[tuple[str, str]]) -> Confirmation:
-        """Return the rows of the documents of *hits*, and the scope taken again if it does not hold any more."""
-        hits = tuple(hits)
+        """Return the rows of the documents of *hits*, and the scope taken again if it does not hold any more.
+
+        Raises: StoppedTenantError; StoreError.
+        """
+        before = self.seen_versions(tuple(scope.partitions))
+        found, answer = self._confirmed(asked, scope, tuple(hits))
+        self.check_running(before, found)
+        return answer
+
+    def _confirmed(
+        self, asked: TakeScope, scope: GovernedScope, hits: tuple[tuple[str, str], ...]
+    ) -> tuple[Probe, Confirmation]:
+        tenants = tuple(scope.partitions)
         if self._quick is not None:
             with self._quickly() as connection:
-                found = self._quick.probe(connection, tuple(scope.partitions))
-                found.check_running()
+                found = self._quick.probe(connection, tenants)
                 if scope.holds(found):
-                    return Confirmation(None, self._quick.documents(connection, hits))
-        with self.database.read(*scope.partitions, *(tenant for tenant, _ in hits)) as connection:
-            found = reading.probe(connection, tuple(scope.partitions), self.database.now(connection))
-            found.check_running()
-            fresh = None if scope.holds(found) else self._take(connection, asked)
-            return Confirmation(fresh, reading.document_states(connection, hits))
+                    return found, Confirmation(None, self._quick.documents(connection, hits))
+        elif self._short is not None:
+            found, states = self._short.read(tenants, hits)
+            if found.stopped or scope.holds(found):
+                return found, Confirmation(None, states)
+        with self.database.read(*tenants, *(tenant for tenant, _ in hits)) as connection:
+            found = reading.probe(connection, tenants, self.database.now(connection))
+            fresh = None if found.stopped or scope.holds(found) else self._take(connection, asked)
+            return found, Confirmation(fresh, reading.document_states(connection, hits))
 
     # --- writing ---
 
@@ -531,6 +549,25 @@ class Registry(RestoreMethods):
         if not self.database.sqlite:
             with self.database.read() as connection:
                 row_security.check_protected(connection, str(self.database.schema))
+
+    @property
+    def version_table(self) -> VersionTable | None:
+        """The table of tenants of a registry in PostgreSQL."""
+        return None if self.database.sqlite else VersionTable(str(self.database.schema), t.tenants.name)
+
+    def witness(self) -> Witness | None:
+        """Return how this registry reaches its table of tenants; None on SQLite. Raises: StoreError."""
+        table = self.version_table
+        if table is None:
+            return None
+        with self.database.read() as connection:
+            return witness_of(connection.exec_driver_sql(WITNESS_SQL, (table.quoted,)).first())
+
+    def let_assert(self, role: str) -> None:
+        """Let *role*, of a store in the same database, read the version of the tenant whose rows it reads."""
+        with self.database.owner.write() as connection:
+            for statement in row_security.assertion_grants(str(self.database.schema), role):
+                connection.exec_driver_sql(statement.replace("%", "%%"))
 
     def ready(self) -> bool:
         """Return whether the tables exist. Raises: StoreError where the database does not answer."""

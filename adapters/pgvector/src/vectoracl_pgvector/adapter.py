@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
 
 from vectoracl.adapter_api.chunk_validation import check_tagged
-from vectoracl.adapter_api.contract import Capabilities, Flow
+from vectoracl.adapter_api.contract import Capabilities, Flow, Request
 from vectoracl.adapter_api.operations import (
     Count,
     Delete,
@@ -24,6 +25,7 @@ from vectoracl.adapter_api.operations import (
     Upsert,
 )
 from vectoracl.adapter_api.posture import Posture
+from vectoracl.adapter_api.versions import WITNESS_SQL, ExpectedVersion, VersionTable, Witness, witness_of
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Predicate
@@ -32,6 +34,7 @@ from vectoracl.model.records import Facet, Record, Vector
 from vectoracl_pgvector import schema, word_index
 from vectoracl_pgvector.capabilities import capabilities
 from vectoracl_pgvector.compile import MAX_EF, PgCompiler
+from vectoracl_pgvector.compile_assertion import with_version
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.connection.extension import Extension
 from vectoracl_pgvector.decode import IN_SHARED, Decoder
@@ -44,6 +47,7 @@ from vectoracl_pgvector.vector_search import VectorSearch
 from vectoracl_pgvector.word_index import WordIndex
 from vectoracl_pgvector.word_search import WordSearch, is_complete, ranks
 
+R = TypeVar("R")
 T = TypeVar("T")
 _HALF_MAX = 65504.0
 
@@ -243,6 +247,24 @@ class PgvectorAdapter:
         """Change the metadata of a document's chunks, in one transaction."""
         replies = yield from self._compile.update_metadata(operation)
         return int(replies[-1])
+
+    def witness(self, table: VersionTable) -> Flow[Witness | None]:
+        """Return how the runtime role reaches the registry's table; None if there is no such table."""
+        statement = Statement(WITNESS_SQL, (table.quoted,), binary=False)
+        (rows,) = yield from Transaction(None, (statement,), (SAFE_PATH,))
+        return witness_of(rows[0]) if rows else None
+
+    def asserted(self, request: Request[R], expected: ExpectedVersion) -> Request[R]:
+        """Return the read *request*, which fails unless the tenant's version is the *expected* one."""
+        if (
+            not isinstance(request, Transaction)
+            or request.partition != expected.tenant
+            or request.writes
+            or len(request.statements) != 1
+        ):
+            raise RefusedError("Only a read of one statement can assert a version; nothing was sent.", field="registry")
+        (statement,) = request.statements
+        return replace(request, statements=(with_version(statement, expected),))  # type: ignore[return-value]  # its reply stays
 
     def posture(self) -> Flow[Posture]:
         """Read role, row-level security, policies, partitions and possible bypasses: one round trip, one snapshot."""

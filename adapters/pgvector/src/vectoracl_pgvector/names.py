@@ -20,6 +20,7 @@ READ_ONLY = ("transaction_read_only", "on")
 CUSTOM_PLANS = ("plan_cache_mode", "force_custom_plan")
 # Names of the copy that a move fills; the posture check and the messages of failures use them too.
 CONSTRAINT = "vectoracl_moving"
+RIGHTS_CHANGED = "vectoracl:rights_changed"  # casting this text to a number fails the statement
 UNFINISHED = "vectoracl: unfinished copy for "
 BITS_SUFFIX = "_bits"
 GENERATED = ("lexemes", "word_count", "bits")

@@ -47,7 +47,7 @@ class Store:
 
 
 def registry_urls(store: Store) -> dict[str, str]:
-    """Return the URLs of a registry in the store's own database, with a role of its own, which is made here."""
+    """Return the URLs of a registry in the store's own database, with a separate role, which is made here."""
     database = psycopg.conninfo.conninfo_to_dict(store.bootstrap)["dbname"]
     with psycopg.connect(store.bootstrap, autocommit=True) as connection:
         connection.execute(

@@ -12,12 +12,13 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from vectoracl.adapter_api.chunk_validation import stored_form
+from vectoracl.adapter_api.versions import RIGHTS_CHANGED as CHANGED
 from vectoracl.errors import ClosedError, DeniedError, PostureError, StoreError, VectorACLError, caused
 from vectoracl_pgvector.compile_predicate import FOREIGN_FORM
 from vectoracl_pgvector.connection.limits import limit_error
 from vectoracl_pgvector.connection.liveness import HungUpError
 from vectoracl_pgvector.connection.sqlstates import ADAPTER, error_for_sqlstate
-from vectoracl_pgvector.names import CONSTRAINT
+from vectoracl_pgvector.names import CONSTRAINT, RIGHTS_CHANGED
 
 _FOREIGN_FORM = re.compile(f"{FOREIGN_FORM}((?:[0-9a-f]{{2}})+)")
 
@@ -67,6 +68,9 @@ def _mapped(error: BaseException, action: str, *, writes: bool) -> VectorACLErro
                 "in its last step: `vectoracl tenants list` cleans up after it."
             )
             return StoreError(text, code="moving", adapter=ADAPTER, sent="no", retryable=True)
+        case "22P02" if RIGHTS_CHANGED in (getattr(diag, "message_primary", None) or ""):
+            text = "Rights changed before the rows were read, so nothing was returned. Try again."
+            return StoreError(text, code=CHANGED, adapter=ADAPTER, sent="no")
         case "22P02" if (field := foreign_form(error)) is not None:
             stored_form_error = stored_form(field)
             stored_form_error.adapter = ADAPTER
