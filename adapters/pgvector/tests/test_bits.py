@@ -218,6 +218,8 @@ def test_explain_names_the_way_and_why(filled: Any) -> None:
             return acl.explain(testing.principal("alice", "acme")).summary()
 
     assert "ranks 'acme' by bits, then the nearest of these by distance: more than 60 chunks" in told()
+    assert "groups, too; a hybrid search compares every vector, up to 6,000 chunks." in told()
+    assert "groups and the vectors of hybrid searches, too." in told(ef_search=10, bits_rows=2000)
     assert "ranks 'acme' by comparing every vector: 1,500 chunks are visible, at most 2,000" in told(exact_rows=2000)
     assert "this store has no bits" in told(bits=False)
 

@@ -73,6 +73,15 @@ def decided(way: str) -> Any:
     return adapter.search(search)
 
 
+def after_deciding(search: Search, **config: Any) -> Iterator[Transaction]:
+    """Yield the request of a search by bits that asks for the decision first."""
+    flow = PgvectorAdapter(PgvectorConfig(dsn="-", dimension=2, bits=True, **config), FIELDS).search(search)  # type: ignore[arg-type]  # a Secret reads text
+    request = next(flow)
+    while "SELECT way, visible, own, usable" not in request.statements[0].sql:
+        request = flow.send(([],))  # no index of words
+    yield flow.send(([("bits", 50_000, False, True)],))
+
+
 def flows() -> Iterator[tuple[str, Any]]:
     queries = {"search": VectorQuery(VECTOR), "lexical": Lexical("a word"), "hybrid": HybridQuery("a word", VECTOR)}
     where = check_filter((F.lang == "en") & ~F.tags.contains_any(["a", "b"]) | F.year.is_missing(), FIELDS)
@@ -88,6 +97,11 @@ def flows() -> Iterator[tuple[str, Any]]:
     yield "search by bits, decided", decided("bits")
     yield "search through HNSW, decided", decided("hnsw")
     yield "search by bits, explained", BITS.ranking(TENANT, SCOPE)
+    grouped = Search(TENANT, SCOPE, ALWAYS, VectorQuery(VECTOR), 5, TEXT, group_by="document", per_group=2)
+    yield "search grouped, deciding", BITS.search(grouped)
+    yield "search grouped by bits", after_deciding(grouped)
+    hybrid = Search(TENANT, SCOPE, ALWAYS, HybridQuery("a word", VECTOR), 5, TEXT)
+    yield "hybrid by bits", after_deciding(hybrid)
     refs = (ChunkRef("c1"), ChunkRef("c2", "d"))
     yield "fetch", ADAPTER.fetch(Fetch(TENANT, SCOPE, refs, ALL))
     yield "count", ADAPTER.count(Count(TENANT, SCOPE, late()))
@@ -130,6 +144,10 @@ def by_bm25() -> Iterator[tuple[str, Transaction]]:
         yield f"{name} by bm25", compiler.search(operation, query, exact=False)
         yield f"{name} by an index of words", compiler.search(operation, query, exact=False, index=index)
         yield f"{name} exact, by an index of words", compiler.search(operation, query, exact=True, index=index)
+    operation = Search(TENANT, SCOPE, late(), HybridQuery("a word", VECTOR), 5, TEXT)
+    for way in ("bits", "exact"):
+        request = compiler.search(operation, operation.query, exact=False, index=index, leg=(way, 2000))
+        yield f"hybrid by {way} and an index of words", request
     grouped = Search(TENANT, SCOPE, late(), Lexical("a word"), 5, TEXT, group_by="document", per_group=2)
     yield "lexical grouped, by bm25", compiler.search(grouped, Lexical("a word"), exact=True)
     yield "lexical, find the index of words", compiler.find_words(TENANT)

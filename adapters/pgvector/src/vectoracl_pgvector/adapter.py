@@ -29,7 +29,7 @@ from vectoracl.adapter_api.versions import WITNESS_SQL, ExpectedVersion, Version
 from vectoracl.errors import InvalidInputError, RefusedError, StoreError, UnsupportedPredicateError
 from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import Predicate
-from vectoracl.model.queries import Lexical, ResolvedQuery, VectorQuery
+from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQuery
 from vectoracl.model.records import Facet, Record, Vector
 from vectoracl_pgvector import schema, word_index
 from vectoracl_pgvector.capabilities import capabilities
@@ -42,6 +42,7 @@ from vectoracl_pgvector.names import SAFE_PATH
 from vectoracl_pgvector.posture import check as postures
 from vectoracl_pgvector.posture import fingerprint as fingerprints
 from vectoracl_pgvector.posture.reach_sql import SINCE
+from vectoracl_pgvector.ranking import Way
 from vectoracl_pgvector.requests import RankAll, Row, Statement, Transaction
 from vectoracl_pgvector.vector_search import VectorSearch
 from vectoracl_pgvector.word_index import WordIndex
@@ -102,7 +103,8 @@ class PgvectorAdapter:
         rows, complete = yield from self._ranked(operation, query, exact=exact)
         shortfall = None
         if not complete:
-            rows, shortfall = yield from self._run_exactly(operation, query, rows, "vector index")
+            index = "vector index" if operation.group_by is None else "index of bits"
+            rows, shortfall = yield from self._run_exactly(operation, query, rows, index)
         return self._found(operation, rows, shortfall, by="distance" if isinstance(query, VectorQuery) else "words")
 
     def _search_by_words(self, operation: Search, query: Lexical) -> Flow[Found]:
@@ -127,14 +129,27 @@ class PgvectorAdapter:
 
     def _ranked(self, operation: Search, query: ResolvedQuery, *, exact: bool) -> Flow[tuple[list[Row], bool]]:
         """Return the best rows, and whether they are as many as there can be."""
-        bits = None if exact or operation.group_by is not None else self._bits
-        if bits is not None and isinstance(query, VectorQuery) and bits.applies(operation):
-            ranked = yield from bits.search(self._compile, operation, query)
+        if not exact and self._bits is not None and self._bits.applies(operation):
+            ranked = yield from self._ranked_by_bits(self._bits, operation, query)
             if ranked is not None:
                 return ranked
         rows = yield from self._run_search(operation, query, exact=exact)
         complete = exact or operation.group_by is not None or len(rows) >= operation.k
         return rows, complete or any(row[IN_SHARED] for row in rows)
+
+    def _ranked_by_bits(
+        self, bits: VectorSearch, operation: Search, query: ResolvedQuery
+    ) -> Flow[tuple[list[Row], bool] | None]:
+        """`_ranked` in the way that the number of visible rows decides; None if it decides nothing."""
+        if isinstance(query, VectorQuery):
+            ranking = bits.search if operation.group_by is None else bits.groups
+            return (yield from ranking(self._compile, operation, query))
+        if not isinstance(query, HybridQuery) or operation.group_by is not None:
+            return None
+        rows = yield from bits.leg(
+            self._compile, operation, lambda leg: self._run_once(operation, query, exact=False, leg=leg)
+        )
+        return None if rows is None else (rows, True)  # the leg has min(k, visible) rows
 
     def _run_exactly(
         self, operation: Search, query: ResolvedQuery, rows: list[Row], index: str
@@ -145,29 +160,41 @@ class PgvectorAdapter:
         except StoreError as error:
             if error.code != "timeout":
                 raise
-            return rows, f"the {index} gave fewer hits, and the exact search reached the time limit"
+            lack = "gave fewer hits" if operation.group_by is None else "may have missed documents"
+            return rows, f"the {index} {lack}, and the exact search reached the time limit"
         return exact_rows, None
 
     def _run_search(self, operation: Search, query: ResolvedQuery, *, exact: bool) -> Flow[list[Row]]:
         """Run one search. Raises: UnsupportedPredicateError for words that the schema does not have yet."""
+        return (yield from self._explained(self._run_once(operation, query, exact=exact), query))
+
+    def _run_once(
+        self, operation: Search, query: ResolvedQuery, *, exact: bool, leg: tuple[Way, int] | None = None
+    ) -> Flow[list[Row]]:
         if isinstance(query, VectorQuery) or self.config.words != "bm25":
-            return (yield from self._explained(self._run_way(operation, query, None, exact=exact), query))
-        rows, _ = yield from self._explained(self._run_words(operation, query, exact=exact))
+            return (yield from self._run_way(operation, query, None, exact=exact, leg=leg))
+        rows, _ = yield from self._run_words(operation, query, exact=exact, leg=leg)
         return rows
 
     def _run_words(
-        self, operation: Search, query: ResolvedQuery, *, exact: bool
+        self, operation: Search, query: ResolvedQuery, *, exact: bool, leg: tuple[Way, int] | None = None
     ) -> Flow[tuple[list[Row], WordIndex | None]]:
         return (
             yield from self._words.run(
-                operation.partition, lambda index: self._run_way(operation, query, index, exact=exact)
+                operation.partition, lambda index: self._run_way(operation, query, index, exact=exact, leg=leg)
             )
         )
 
     def _run_way(
-        self, operation: Search, query: ResolvedQuery, index: WordIndex | None, *, exact: bool
+        self,
+        operation: Search,
+        query: ResolvedQuery,
+        index: WordIndex | None,
+        *,
+        exact: bool,
+        leg: tuple[Way, int] | None = None,
     ) -> Flow[list[Row]]:
-        (rows,) = yield from self._compile.search(operation, query, exact=exact, index=index)
+        (rows,) = yield from self._compile.search(operation, query, exact=exact, index=index, leg=leg)
         return rows  # type: ignore[no-any-return]  # a request's reply is typed by the request
 
     def _explained(self, flow: Flow[T], query: ResolvedQuery | None = None) -> Flow[T]:

@@ -14,7 +14,7 @@ Searches come in three kinds:
 
 - By vector: exact, through the vector index, or by bits (`compile_ranking`).
 - Lexical and hybrid: a common table expression ranks first (`compile_words`, `compile_bm25`).
-- Grouped: always exact; window functions rank documents and the rows within each.
+- Grouped: window functions rank documents and the rows within each, of all documents or of those that are best by bits.
 
 Only the best rows are converted and returned: the inner query ranks, the outer one selects the columns. For vectors the
 inner query returns nothing but the place of each row; carrying all columns through the sort takes a third of the time
@@ -52,11 +52,19 @@ from vectoracl.model.queries import HybridQuery, Lexical, ResolvedQuery, VectorQ
 from vectoracl.model.records import Record, Vector
 from vectoracl_pgvector import compile_bm25, word_index
 from vectoracl_pgvector.compile_predicate import Compiler, Sql
-from vectoracl_pgvector.compile_ranking import Form, Statements, effort_settings, settings_for, unindexed
-from vectoracl_pgvector.compile_words import Near, Ranking, Rows, Scored, hybrid, lexical
+from vectoracl_pgvector.compile_ranking import (
+    PARTLY_FORCED,
+    Form,
+    Settings,
+    Statements,
+    effort_settings,
+    settings_for,
+    unindexed,
+)
+from vectoracl_pgvector.compile_words import Near, NearByBits, Ranking, Rows, Scored, hybrid, lexical
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import SAFE_PATH, SETTING, Names, literal
-from vectoracl_pgvector.ranking import CANDIDATES
+from vectoracl_pgvector.ranking import CANDIDATES, Way
 from vectoracl_pgvector.requests import ArrayParam, Statement, Transaction, VectorParam, VectorsParam
 from vectoracl_pgvector.word_index import MAX_RANKED, WordIndex
 
@@ -130,9 +138,18 @@ class PgCompiler:
         return ((SETTING, partition), SAFE_PATH)
 
     def search(
-        self, operation: Search, query: ResolvedQuery, *, exact: bool, index: WordIndex | None = None
+        self,
+        operation: Search,
+        query: ResolvedQuery,
+        *,
+        exact: bool,
+        index: WordIndex | None = None,
+        leg: tuple[Way, int] | None = None,
     ) -> Transaction:
-        """Compile a search; *exact* excludes the vector index from the plan, and rankings by the *index* of words."""
+        """Compile a search; *exact* excludes the vector index from the plan, and rankings by the *index* of words.
+
+        *leg* is the way of the vector in a hybrid search, with the number of candidates by bits.
+        """
         names = self.names
         rows = Rows(*self._rows(operation.partition, operation.scope, operation.where))
         settings: tuple[tuple[str, str], ...] = ()
@@ -149,17 +166,42 @@ class PgCompiler:
                 return self.nearest(operation, query, "exact" if exact else "indexed", CANDIDATES)
             effort = self._effort(operation)
             settings = () if exact else effort_settings(effort)
-            near = self._near(query.vector, exact=exact)
+            near: Near | NearByBits = self._near(query.vector, exact=exact)
             if isinstance(query, HybridQuery):
-                depth = None if exact else max(effort, operation.k)
+                depth = None if exact else self.depth(operation)
+                if depth is not None and leg is not None:
+                    near, settings = self._leg(operation, query, rows, leg, depth)
                 legs = None
                 if self.config.words == "bm25":
                     most = None if depth is None else max(operation.k, WORDS_DEPTH)
                     legs = self._scored(operation, query.text, rows, index, exact=exact, limit=most)
                 ranking = hybrid(names, query.text, near, rows, depth=depth, scored=legs)
             else:
-                ranking = Ranking(near.distance, names.table, near.params)
+                every = self._near(query.vector, exact=True)
+                ranking = Ranking(every.distance, names.table, every.params)
         return self._read(operation.partition, self._ranked(operation, ranking, rows), settings)
+
+    def _leg(
+        self, operation: Search, query: HybridQuery, rows: Rows, leg: tuple[Way, int], depth: int
+    ) -> tuple[Near | NearByBits, Settings]:
+        """Return the vector leg of a hybrid search in one of its ways, with the settings of the search."""
+        way, candidates = leg
+        if way == "bits":
+            vector = VectorParam(query.vector, half=self._half)
+            return self._ranking.leg(vector, rows, candidates, depth), PARTLY_FORCED
+        exact = way == "exact"
+        return self._near(query.vector, exact=exact), () if exact else effort_settings(self._effort(operation))
+
+    def depth(self, operation: Search) -> int:
+        """Return the number of rows of the vector leg of a hybrid search."""
+        return max(self._effort(operation), operation.k)
+
+    def groups(self, operation: Search, query: VectorQuery, candidates: int) -> Transaction:
+        """Compile a grouped search by vector, by bits; see `Statements.groups`."""
+        rows = Rows(*self._rows(operation.partition, operation.scope, operation.where))
+        vector = VectorParam(query.vector, half=self._half)
+        ranking = self._ranking.groups(vector, rows, operation.k, candidates)
+        return self._read(operation.partition, self._ranked(operation, ranking, rows), PARTLY_FORCED)
 
     def _scored(
         self, operation: Search, text: str, rows: Rows, index: WordIndex | None, *, exact: bool, limit: int | None
@@ -199,9 +241,9 @@ class PgCompiler:
         statement = self._ranking.ranked(form, operation.include, vector, rows, operation.k, candidates, tenant, some)
         return self._read(operation.partition, statement, settings_for(form, self._effort(operation)))
 
-    def decision(self, partition: str, counted: Predicate, *, filtered: bool) -> Transaction:
+    def decision(self, partition: str, counted: Predicate, where: Predicate = ALWAYS, *, filtered: bool) -> Transaction:
         """Compile the decision how a scope is ranked; *counted* is what the index of bits can count of it."""
-        rows = Rows(*self._rows(partition, counted, Always()))
+        rows = Rows(*self._rows(partition, counted, where))
         return self._read(partition, self._ranking.decision(rows, partition, filtered=filtered))
 
     def _effort(self, operation: Search) -> int:
@@ -215,21 +257,21 @@ class PgCompiler:
         """Return the statement for the best rows of an exact *ranking*, or the best documents with their best rows."""
         source = f"FROM {ranking.source} WHERE {rows.where}{ranking.also}"
         columns, distance = self._ranked_columns(operation.include), ranking.distance
+        before = f"{ranking.before}{self._outer(operation)}{ranking.last}"
+        first = (*ranking.before_params, *ranking.last_params, *ranking.params, *ranking.extra_params)
+        columns = f"{columns}, {distance} AS distance{ranking.extra}"
         if operation.group_by is None:
-            sql = (
-                f"{ranking.before}{self._outer(operation)} FROM (SELECT {columns}, {distance} AS distance {source} "
-                f"ORDER BY distance, {self._key} LIMIT %s) AS best"
-            )
-            return Statement(sql, (*ranking.before_params, *ranking.params, *rows.params, operation.k))
+            sql = f"{before} FROM (SELECT {columns} {source} ORDER BY distance, {self._key} LIMIT %s) AS best"
+            return Statement(sql, (*first, *rows.params, operation.k))
         document = self.names.c.document
         sql = (
-            f"{ranking.before}{self._outer(operation)} FROM (SELECT *, dense_rank() OVER (ORDER BY best, {document}) "
-            f"AS place FROM (SELECT {columns}, {distance} AS distance, "
+            f"{before} FROM (SELECT *, dense_rank() OVER (ORDER BY best, {document}) "
+            f"AS place FROM (SELECT {columns}, "
             f"row_number() OVER (PARTITION BY {document} ORDER BY {distance}, {self._key}) AS turn, "
             f"min({distance}) OVER (PARTITION BY {document}) AS best {source}) AS ranked) AS grouped "
             f"WHERE place <= %s AND turn <= %s ORDER BY distance, {self._key}"
         )
-        values = (*ranking.before_params, *ranking.params * 3, *rows.params, operation.k, operation.per_group)
+        values = (*first, *ranking.params * 2, *rows.params, operation.k, operation.per_group)
         return Statement(sql, values)
 
     def _near(self, vector: Vector, *, exact: bool) -> Near:

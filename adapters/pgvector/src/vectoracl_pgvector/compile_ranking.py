@@ -30,10 +30,10 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from vectoracl.adapter_api.operations import Include
-from vectoracl_pgvector.compile_words import Rows
+from vectoracl_pgvector.compile_words import NearByBits, Ranking, Rows
 from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.names import Names, literal
-from vectoracl_pgvector.ranking import CANDIDATES, MOST_EXACT
+from vectoracl_pgvector.ranking import CANDIDATES, FAR, MOST_EXACT
 from vectoracl_pgvector.requests import Statement, VectorParam
 
 Form = Literal["exact", "indexed", "hnsw", "bits", "chosen", "filtered"]
@@ -46,10 +46,14 @@ _OVER, _MOST_OVER = 10, 1000  # rows that an HNSW search finds for each hit, and
 _SHARE = 4  # of a tenant's rows; with more than this part of them visible, HNSW loses little to its filter
 WAY, VISIBLE, BITS_DISTANCE, EDGE = range(16, 20)
 """The columns that the forms "bits" and "chosen" return in addition."""
+MORE = 16
+"""The first column that groups and hybrid searches by bits return in addition."""
 # What remains: scans of an index in the order of the tenant or of the vectors, and nested loops.
-_FORCED: Settings = tuple(
-    (f"enable_{plan}", "off") for plan in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "sort")
+PARTLY_FORCED: Settings = tuple(
+    (f"enable_{plan}", "off") for plan in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")
 )
+"""The settings of groups and hybrid searches by bits, which sort rows of documents and of words as well."""
+_FORCED: Settings = (*PARTLY_FORCED, ("enable_sort", "off"))
 
 
 def unindexed(distance: str) -> str:
@@ -186,16 +190,63 @@ class Statements:
             f"WHERE {where} ORDER BY {self.distance} LIMIT %s) AS found ORDER BY distance + 0::float8 LIMIT %s)"
         )
 
-    def _near(self, where: str) -> str:
+    def groups(self, vector: VectorParam, rows: Rows, k: int, candidates: int) -> Ranking:
+        """Rank all rows of the documents that are nearest by the candidates, twice as many as the *k* best.
+
+        Which of a document's rows are best, and the order of the documents, is then exact. Also returned: for each row
+        its distance by bits and the edge, as in the form "bits".
+        """
+        table, document = self._names.table, self._names.c.document
+        best = (
+            f"near_documents AS MATERIALIZED (SELECT {document} AS best_document FROM {table} WHERE {rows.where} "
+            f"AND ({self._key}) IN (SELECT near_document, near_generation, near_chunk FROM near) GROUP BY {document} "
+            f"ORDER BY min({unindexed(self.distance)}), {document} LIMIT %s)"
+        )
+        return Ranking(
+            unindexed(self.distance),
+            table,
+            (vector,),
+            before=f"WITH {self._near(rows.where)}, {best} ",
+            before_params=(vector, *rows.params, candidates, *rows.params, vector, 2 * k),
+            also=f" AND {document} = ANY(ARRAY(SELECT best_document FROM near_documents))",
+            extra=f", {self._bits_distance} AS near_distance",
+            extra_params=(vector,),
+            last=f", near_distance, {self._edge()} AS near_edge",
+            last_params=(candidates // 4,),
+        )
+
+    def leg(self, vector: VectorParam, rows: Rows, candidates: int, depth: int) -> NearByBits:
+        """Return the vector leg of a hybrid search: *depth* rows, and whether many of them lie beyond the edge.
+
+        The rows of the words are candidates, too: what is high in both legs is what the fusion puts first.
+        """
+        c = self._names.c
+        nearest = (
+            f"nearest AS MATERIALIZED (SELECT {c.document} AS leg_document, {c.generation} AS leg_generation, "
+            f"{c.chunk} AS leg_chunk, {unindexed(self.distance)} AS leg_distance, {self._bits_distance} AS leg_bits "
+            f"FROM {self._names.table} WHERE {rows.where} AND ({self._key}) IN (SELECT near_document, near_generation, "
+            "near_chunk FROM by_bits UNION ALL SELECT leg_document, leg_generation, leg_chunk FROM lexical) "
+            f"ORDER BY leg_distance, {self._key} LIMIT %s)"
+        )
+        late = (
+            f"late AS MATERIALIZED (SELECT count(*) FILTER (WHERE leg_bits >= {self._edge('by_bits')}) "
+            f">= greatest(1, count(*) / {FAR}) AS far FROM nearest)"
+        )
+        params = (vector, *rows.params, candidates, vector, vector, *rows.params, depth, candidates // 4)
+        return NearByBits(
+            f"{self._near(rows.where, 'by_bits')}, {nearest}, {late}", params, "(SELECT far FROM late) AS far"
+        )
+
+    def _near(self, where: str, name: str = "near") -> str:
         c = self._names.c
         return (
-            f"near AS MATERIALIZED (SELECT {c.document} AS near_document, {c.generation} AS near_generation, "
+            f"{name} AS MATERIALIZED (SELECT {c.document} AS near_document, {c.generation} AS near_generation, "
             f"{c.chunk} AS near_chunk, {self._bits_distance} AS near_distance FROM {self._names.table} WHERE {where} "
             "ORDER BY near_distance LIMIT %s)"
         )
 
-    def _edge(self) -> str:
-        return "(SELECT near_distance FROM near ORDER BY near_distance OFFSET %s LIMIT 1)"
+    def _edge(self, near: str = "near") -> str:
+        return f"(SELECT near_distance FROM {near} ORDER BY near_distance OFFSET %s LIMIT 1)"
 
     def _by_bits(self, where: str) -> str:
         return (

@@ -23,7 +23,8 @@ QUERY = "(SELECT asked.query FROM asked)"
 class Ranking:
     """The order of a search: ascending by `distance`, over the rows of `source` (FROM) that also meet `also`.
 
-    `before` precedes the SELECT. The parameters follow the order of the statement.
+    `before` precedes the SELECT, `extra` are further columns of the ranked rows and `last` of the statement, each with
+    a comma before it. The parameters follow the order of the statement.
     """
 
     distance: str
@@ -32,6 +33,10 @@ class Ranking:
     before: str = ""
     before_params: tuple[Any, ...] = ()
     also: str = ""
+    extra: str = ""
+    extra_params: tuple[Any, ...] = ()
+    last: str = ""
+    last_params: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,18 @@ class Near:
     distance: str
     order: str
     params: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NearByBits:
+    """The vector leg by bits: expressions after the leg `lexical`, among them `nearest`, its rows.
+
+    `far` is whether too many of its best rows lie far down in the order by bits.
+    """
+
+    expressions: str
+    params: tuple[Any, ...]
+    far: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +113,13 @@ def _holds(names: Names) -> str:
 
 
 def hybrid(
-    names: Names, text: str, near: Near, rows: Rows, *, depth: int | None, scored: Scored | None = None
+    names: Names,
+    text: str,
+    near: Near | NearByBits,
+    rows: Rows,
+    *,
+    depth: int | None,
+    scored: Scored | None = None,
 ) -> Ranking:
     """Rank by reciprocal rank fusion (`queries.RRF_K`) of words and vector, in one statement and one snapshot.
 
@@ -123,20 +146,29 @@ def hybrid(
     else:
         first, first_params = scored.expressions, scored.params
         lexical_leg, lexical_params = _numbered("lexical", "scored"), ()
-    legs = (leg("near", near.distance, near.order, ""), lexical_leg)
+    legs: tuple[str, ...]
+    near_params: tuple[Any, ...]
+    last = ""
+    if isinstance(near, NearByBits):
+        legs = (lexical_leg, near.expressions, _numbered("near", "nearest"))
+        near_params, last = (*lexical_params, *near.params), f", {near.far}"
+    else:
+        legs = (leg("near", near.distance, near.order, ""), lexical_leg)
+        ordered = near.params if near.order != "leg_distance" else ()
+        near_params = (*near.params, *rows.params, *ordered, *most, *lexical_params)
     fused = (
         "fused AS (SELECT leg_document, leg_generation, leg_chunk, "
         f"(- sum(1::float8 / ({RRF_K} + place))) AS fused_distance "
         "FROM (SELECT * FROM near UNION ALL SELECT * FROM lexical) AS legs "
         "GROUP BY leg_document, leg_generation, leg_chunk)"
     )
-    ordered = near.params if near.order != "leg_distance" else ()
     return Ranking(
         "fused_distance",
         f"{names.table}, fused",
         before=f"WITH {first}, {', '.join(legs)}, {fused} ",
-        before_params=(*first_params, *near.params, *rows.params, *ordered, *most, *lexical_params),
+        before_params=(*first_params, *near_params),
         also=f" AND ({key}) = (leg_document, leg_generation, leg_chunk)",
+        last=last,
     )
 
 

@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 Way = Literal["exact", "bits", "hnsw"]
+Kind = Literal["hits", "groups", "hybrid"]
 USES = 100
 CANDIDATES = 400
 """The candidates by bits that are compared exactly; with k above 40, ten for each hit. See docs/benchmarks.md."""
 GROWTH = 4
 MOST_EXACT = 3
 """An exact search of fewer rows than this many times the candidates is as fast."""
+FAR = 5
+"""One of this many hits beyond the first quarter of the candidates: others may lie beyond the last one."""
 _MOST_KEYS = 10_000
 # Searches that needed more candidates, until the following ones begin with more.
 _PATIENCE = 3
