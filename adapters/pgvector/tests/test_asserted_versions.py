@@ -20,7 +20,7 @@ from vectoracl.testing import principal
 from vectoracl_pgvector.requests import Statement, Transaction
 
 from pgvector_support.proxy import Proxy
-from pgvector_support.stores import registry_urls
+from pgvector_support.stores import REGISTRY_ROLE, registry_urls
 
 BOSS = principal("boss", "acme", roles=["records"])
 BOB = principal("bob", "acme")
@@ -265,6 +265,28 @@ def test_the_second_lock_asks_about_what_the_statement_returned(acl, governed, m
     assert len(confirmed) == 2
 
 
+def test_async_reads_assert_it_too(acl, governed, monkeypatch):
+    async def read():
+        async with v.aconnect(governed) as reader:
+            docs = reader.scoped(BOB)
+            assert len(await docs.search(VECTOR)) == 3
+            probes = noted(reader, monkeypatch)
+            sent, port = [], reader._stores["main"].aport
+            execute = port.execute
+
+            async def changed_before(request, timeout):
+                if not sent:
+                    await asyncio.to_thread(acl.governance(BOSS).move, "d0", "closed")
+                sent.append(bool(assertions(request)))
+                return await execute(request, timeout)
+
+            monkeypatch.setattr(port, "execute", changed_before)
+            found = sorted([hit.document for hit in await docs.search(VECTOR)])
+            return found, tuple(sent), len(probes), await docs.count()
+
+    assert asyncio.run(read()) == (["d1", "d2"], (True, True), 1, 2)
+
+
 def test_it_is_only_where_both_are_one_database(governed, store, database, tmp_path):
     def asserts(config):
         with v.connect(config) as acl:
@@ -361,6 +383,22 @@ def test_writes_and_several_statements_assert_nothing(acl):
         with pytest.raises(RefusedError):
             adapter.asserted(request, expected)
     assert assertions(adapter.asserted(Transaction("acme", (one,)), expected))
+
+
+def test_lost_connections_of_the_registry_cost_one_failed_call(acl, store):
+    docs = acl.scoped(BOB)
+    with acl.registry.database.read("acme"), acl.registry.database.read("acme"):  # two connections in the pool
+        assert len(docs.search(VECTOR)) == 3
+    with psycopg.connect(store.bootstrap, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE usename = %s AND datname = current_database()",
+            (REGISTRY_ROLE,),
+        )
+    with pytest.raises(StoreError) as error:
+        docs.search(VECTOR)
+    assert (error.value.code, error.value.sent) == ("registry", "no")
+    assert len(docs.search(VECTOR)) == 3
 
 
 def answers(proxy):

@@ -10,13 +10,13 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, ConfigError, Entry, PostureError, hazmat
 from vectoracl.client.registry_setup import provision_registry
-from vectoracl.registry import exporting, row_security
+from vectoracl.registry import exporting, reading, row_security
 from vectoracl.registry import tables as t
 from vectoracl.registry.migrate import script
 from vectoracl.registry.posix import PosixFiles
@@ -266,6 +266,26 @@ def test_a_list_of_any_names_is_read_as_itself(names):
     elements = re.findall(r'"((?:[^"\\]|\\.)*)"(?:,|$)', text[1:-1], re.S)
     assert text == "{" + ",".join(f'"{one}"' for one in elements) + "}"
     assert [re.sub(r"\\(.)", r"\1", one, flags=re.S) for one in elements] == list(dict.fromkeys(names))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1), max_size=6))
+def test_the_short_read_returns_what_the_tables_say(acl, names):
+    """It writes values into its one message, so they are quoted there."""
+    names = [one for one in dict.fromkeys(names) if len(one.encode()) <= 200]
+    registry = acl.registry
+    if names:
+        registry.classify("acme", names, "open", "me", "a test", create=True)
+    asked = [(tenant, one) for one in [*names, "acme-doc", "globex-doc"] for tenant in ("acme", "globex")]
+    probe, states = registry._short.read(("acme", "globex", "none"), asked)
+    with registry.database.read("acme", "globex", "none") as connection:
+        expected = reading.probe(connection, ("acme", "globex", "none"), 0.0)
+        assert states == reading.document_states(connection, asked)
+    assert len(states) >= len(names) + 2
+    assert (probe.versions, probe.stopped) == (expected.versions, expected.stopped)
+    assert probe.now >= expected.now
+    again, none = registry._short.read(("acme",))
+    assert (again.versions, none) == ({"acme": probe.versions["acme"]}, {})
 
 
 def test_unusual_names_are_named_exactly(acl, store):

@@ -1,4 +1,7 @@
-"""The two reads that every call makes, on PostgreSQL in one exchange: without SQLAlchemy each takes six."""
+"""The two reads that every call makes, on PostgreSQL in one exchange, where SQLAlchemy takes six.
+
+All statements are one message with their values in it, which every pooler passes on as it is.
+"""
 
 from __future__ import annotations
 
@@ -53,15 +56,18 @@ class PostgresReader:
         raise failed(caught, writing=False)
 
     def _read(self, tenants: Sequence[str], by_tenant: dict[str, list[str]]) -> tuple[float, list[Any], list[Any]]:
-        with self._connection() as connection:
-            with connection.pipeline():
-                connection.execute(_BEGIN)
-                named = connection.execute(_NAME, (SETTING, array_literal([*tenants, *by_tenant])))
-                rows = connection.execute(_VERSIONS, (list(tenants),))
-                found = [connection.execute(_DOCUMENTS, one) for one in by_tenant.items()]
-                connection.execute("COMMIT")
-            ((_, now),) = named.fetchall()
-            return now, rows.fetchall(), [row for one in found for row in one.fetchall()]
+        statements = [_BEGIN, _NAME, _VERSIONS, *[_DOCUMENTS] * len(by_tenant), "COMMIT"]
+        values: list[Any] = [SETTING, array_literal([*tenants, *by_tenant]), list(tenants)]
+        for tenant, names in by_tenant.items():
+            values += [tenant, names]
+        driver: Any = self._database.engine.dialect.loaded_dbapi
+        with self._connection() as connection, driver.ClientCursor(connection) as cursor:
+            cursor.execute("; ".join(statements), values)
+            answers = []
+            while cursor.nextset():  # the first is that of BEGIN
+                answers.append(cursor.fetchall() if cursor.description else [])
+        ((_, now),), rows, *found, _ = answers
+        return now, rows, [row for one in found for row in one]
 
     def _probe(self, tenants: Sequence[str], rows: Sequence[Any], now: float) -> Probe:
         versions = dict.fromkeys(tenants, 0) | {tenant: version for tenant, version, _, _ in rows}
@@ -71,14 +77,18 @@ class PostgresReader:
     @contextmanager
     def _connection(self) -> Iterator[Any]:
         """Lend a connection of the pool, on which only the statements themselves begin and end a transaction."""
-        lent = self._database.engine.raw_connection()
+        engine = self._database.engine
+        lent = engine.raw_connection()
+        connection: Any = lent.driver_connection
         try:
-            connection: Any = lent.driver_connection
             connection.autocommit = True
             yield connection
             connection.autocommit = False
         except BaseException:
+            lost = connection.closed
             lent.invalidate()
+            if lost:  # with the server, as a rule, and the pool's other connections with it
+                engine.dispose()
             raise
         finally:
             lent.close()
