@@ -167,6 +167,7 @@ def test_examples():
     masked = Acl(6, {5: 7}, 7, {6: 7}, 3, 0)  # the mask takes the right to read from all but the owner
     assert entries_of(top, (masked, 1, 2)) == {"user:1"}
     assert entries_of(top, (of_mode(0o000), 1, 2)) == set()
+    assert entries_of((of_mode(0o701), 1, 2), (of_mode(0o640), 1, 2)) == {"user:1"}  # group 2 does not get there
     named_too = Acl(6, {}, 0, {2: 4}, 7, 0)  # the owning group has an entry by its name, which permits
     assert entries_of(top, (named_too, 1, 2)) == {"user:1", "group:2"}
     assert entries_of(top, (Acl(6, {}, 4, {2: 0}, 7, 0), 1, 2)) == {"user:1", "group:2"}
@@ -867,6 +868,21 @@ def test_another_file_system_is_read_by_no_one(tree, monkeypatch):
     found, reported = walked(tree)
     assert found == {"docs/a.md": ["tenant"], "docs/team/b.md": []}
     assert "file system" in reported["docs/team"].reason
+
+
+def test_a_directory_that_contains_itself_is_not_entered(tree, monkeypatch):
+    real = os.fstat
+
+    def same(found):
+        status = real(found)
+        if not str(Path(f"/proc/self/fd/{found}").readlink()).endswith("team"):
+            return status
+        return os.stat_result((status.st_mode, tree.stat().st_ino, tree.stat().st_dev, *status[3:10]))
+
+    monkeypatch.setattr(os, "fstat", same)
+    found, reported = walked(tree)
+    assert found == {"docs/a.md": ["tenant"]}
+    assert "itself" in reported["docs/team"].reason
 
 
 @needs_root
