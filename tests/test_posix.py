@@ -298,7 +298,7 @@ def planted(where, r, number):
             path.write_text("x")
             chains[path.relative_to(where).as_posix()] = (*above, mine)
         give(path, *mine)
-    top = of_mode(0o755), 0, 0
+    top = of_mode(r.choice([0o755, 0o750, 0o705])), r.choice(USERS[:3]), r.choice(GROUPS[:3])
     give(where / "docs", *top)
     return {name: (top, *chain) for name, chain in chains.items()}
 
@@ -368,6 +368,23 @@ def test_a_walk_says_what_the_rights_of_the_tree_are(tmp_path, others):
     counts = {one.entries: one.files for one in files.sets}
     assert counts == {entries: list(found.values()).count(entries) for entries in found.values()}
     assert len(files.sets) < len(found)
+
+
+@needs_root
+def test_files_of_one_directory_that_differ_in_one_part(tree):
+    given = {"b": (1, 2, 0o640), "c": (1, 3, 0o640), "d": (4, 2, 0o640), "e": (1, 2, 0o600), "f": (1, 2, 0o644)}
+    for name, (owner, group, mode) in given.items():
+        (tree / name).touch()
+        give(tree / name, of_mode(mode), owner, group)
+    found = entries_by_document(PosixFiles(tree, names=NumericNames(), others=True).records())
+    readers = {name: {one.subject for one in found[f"docs/{name}"]} for name in given}
+    assert readers == {
+        "b": {"user:1", "group:2"},
+        "c": {"user:1", "group:3"},
+        "d": {"user:4", "group:2"},
+        "e": {"user:1"},
+        "f": {"tenant"},
+    }
 
 
 # --- through the registry ---
@@ -518,6 +535,21 @@ def test_a_file_that_is_not_there_any_more_is_read_by_no_one(acl, govern, clock,
     assert (files.ended, seen(acl, ME)) == (0, {"docs/a.md", "docs/team/b.md"})
 
 
+def test_a_directory_without_files_counts_as_read(acl, govern, clock, tmp_path):
+    (tmp_path / "docs").mkdir()
+    found, files, _ = apply(govern, clock, tmp_path / "docs")
+    assert (found.as_of, files.sets) == (clock.now, [])
+
+
+def test_what_was_said_at_the_same_time_or_later_is_left_alone(clock, tree, monkeypatch):
+    monkeypatch.setattr(posix.time, "time", lambda: clock.now)
+    known = [Access(clock.now + one, f"docs/{one}.md", entries=(Entry("user:1"),)) for one in (-1, 0, 1)]
+    files = PosixFiles(tree)
+    found = entries_by_document(files.records(known))
+    assert files.ended == 1
+    assert {one for one, entries in found.items() if entries == ()} == {"docs/-1.md"}
+
+
 def test_labels_are_of_sets_of_readers_and_end_with_them(acl, govern, clock, tree):
     for number in range(30):
         (tree / f"{number}.md").write_text("x")
@@ -610,6 +642,12 @@ def walked(tree, **options):
     )
     found = entries_by_document(files.records())
     return {name: [one.subject for one in entries] for name, entries in found.items()}, reported
+
+
+def test_the_directory_itself_is_one_that_has_to_be_passed(tree):
+    assert walked(tree)[0] == {"docs/a.md": ["tenant"], "docs/team/b.md": ["tenant"]}
+    tree.chmod(0o700)
+    assert walked(tree)[0] == {"docs/a.md": [f"user:{ME}"], "docs/team/b.md": [f"user:{ME}"]}
 
 
 def test_links_are_not_followed_and_read_by_no_one(tree):
