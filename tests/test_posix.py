@@ -827,11 +827,11 @@ OTHERS = ("system.nfs4_acl", "system.richacl", "system.cifs_acl", "system.smb3_a
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ERANGE, errno.ENOENT, errno.EPERM])
 def test_a_list_that_cannot_be_read_gives_the_file_to_no_one(tree, monkeypatch, number):
-    failing(monkeypatch, "a.md", {ACL: number})
+    failing(monkeypatch, "a.md", {**dict.fromkeys(OTHERS, errno.ENOTSUP), ACL: number})
     found, reported = walked(tree)
     assert found == {"docs/a.md": [], "docs/team/b.md": ["tenant"]}
     assert isinstance(reported["docs/a.md"], Failed)
-    failing(monkeypatch, "team", {ACL: number})
+    failing(monkeypatch, "team", {**dict.fromkeys(OTHERS, errno.ENOTSUP), ACL: number})
     found, reported = walked(tree)
     assert found["docs/team/b.md"] == []
     assert isinstance(reported["docs/team"], Failed)
