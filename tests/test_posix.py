@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import json
 import os
@@ -361,7 +362,7 @@ def entries_by_document(records):
 def test_a_walk_says_what_the_rights_of_the_tree_are(tmp_path, others):
     chains = planted(tmp_path, random.Random(7), 400)
     files = PosixFiles(tmp_path / "docs", others=others, names=NumericNames())
-    found = entries_by_document(files.records())
+    found = entries_by_document(files.records(()))
     assert found == {
         name: combine(levels(chain, NumericNames(), others=others)).entries for name, chain in chains.items()
     }
@@ -376,7 +377,7 @@ def test_files_of_one_directory_that_differ_in_one_part(tree):
     for name, (owner, group, mode) in given.items():
         (tree / name).touch()
         give(tree / name, of_mode(mode), owner, group)
-    found = entries_by_document(PosixFiles(tree, names=NumericNames(), others=True).records())
+    found = entries_by_document(PosixFiles(tree, names=NumericNames(), others=True).records(()))
     readers = {name: {one.subject for one in found[f"docs/{name}"]} for name in given}
     assert readers == {
         "b": {"user:1", "group:2"},
@@ -509,7 +510,7 @@ def test_a_later_walk_is_in_force_and_can_be_repeated(acl, govern, clock, tree):
 
 def test_an_older_walk_undoes_nothing(acl, govern, clock, tree):
     write(acl, "docs/a.md")
-    older = list(PosixFiles(tree, others=True).records())
+    older = list(PosixFiles(tree, others=True).records(()))
     (tree / "a.md").chmod(0o600)
     apply(govern, clock, tree, others=True)
     assert seen(acl, 5) == set()
@@ -621,7 +622,7 @@ def test_documents_have_the_names_that_ingest_gives(tmp_path, under):
         (tree / one).parent.mkdir(parents=True, exist_ok=True)
         (tree / one).write_text("x")
     ingested = [one.name for one in _under(find([tree], lambda _: None, distinct=True), under)]
-    found = set(entries_by_document(PosixFiles(tree, under).records()))
+    found = set(entries_by_document(PosixFiles(tree, under).records(())))
     assert found == {*ingested, next(one for one in found if one.endswith("no.bin"))}
     assert len(ingested) == 4
 
@@ -629,7 +630,9 @@ def test_documents_have_the_names_that_ingest_gives(tmp_path, under):
 def test_a_link_to_the_directory_is_the_directory(tmp_path, tree):
     (tmp_path / "link").symlink_to(tree)
     (ingested,) = {one.name.partition("/")[0] for one in find([tmp_path / "link"], lambda _: None)}
-    assert {one.partition("/")[0] for one in entries_by_document(PosixFiles(tmp_path / "link").records())} == {ingested}
+    assert {one.partition("/")[0] for one in entries_by_document(PosixFiles(tmp_path / "link").records(()))} == {
+        ingested
+    }
 
 
 # --- what is not an ordinary file ---
@@ -640,7 +643,7 @@ def walked(tree, **options):
     files = PosixFiles(
         tree, names=NumericNames(), others=True, report=lambda one: reported.setdefault(one.name, one), **options
     )
-    found = entries_by_document(files.records())
+    found = entries_by_document(files.records(()))
     return {name: [one.subject for one in entries] for name, entries in found.items()}, reported
 
 
@@ -733,7 +736,7 @@ def test_a_directory_that_is_not_one_is_refused(tree, monkeypatch, directory):
     monkeypatch.chdir(tree)
     (tree / "loop").symlink_to("loop")
     with pytest.raises(InvalidInputError, match="not a directory"):
-        list(PosixFiles(tree / directory if directory else "\0").records())
+        list(PosixFiles(tree / directory if directory else "\0").records(()))
 
 
 def test_a_file_that_vanishes_is_not_there(tree, monkeypatch):
@@ -843,6 +846,24 @@ def test_a_file_system_without_lists_has_modes_only(tree, monkeypatch):
     assert (found, reported) == ({"docs/a.md": ["tenant"], "docs/team/b.md": ["tenant"]}, {})
 
 
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "9p", "cifs", "unknown"])
+def test_where_a_server_may_decide_a_file_without_a_list_is_read_by_no_one(tree, monkeypatch, kind):
+    failing(monkeypatch, "", {ACL: errno.ENOTSUP, **dict.fromkeys(OTHERS, errno.ENOTSUP)})
+    looked_up = functools.cache(lambda _: kind)  # the walk forgets what it knew before
+    monkeypatch.setattr(posix, "_file_system", looked_up)
+    found, reported = walked(tree)
+    assert found == {"docs/a.md": [], "docs/team/b.md": []}
+    assert kind in reported["docs/a.md"].reason
+    failing(monkeypatch, "", dict.fromkeys((ACL, *OTHERS), errno.ENODATA))
+    assert walked(tree) == ({"docs/a.md": ["tenant"], "docs/team/b.md": ["tenant"]}, {})
+
+
+def test_the_kind_of_a_file_system_is_that_of_its_mount(tmp_path):
+    assert posix._file_system(Path("/proc").stat().st_dev) == "proc"
+    assert posix._file_system(os.makedev(4095, 77)) == "unknown"
+    assert posix._file_system(tmp_path.stat().st_dev) in posix._BY_MODE
+
+
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("number", [None, errno.EACCES])
 def test_lists_of_another_kind_are_not_read(tree, monkeypatch, kind, number):
@@ -908,6 +929,21 @@ def test_another_file_system_is_read_by_no_one(tree, monkeypatch):
     assert "file system" in reported["docs/team"].reason
 
 
+def test_a_file_on_another_file_system_is_read_by_no_one(tree, monkeypatch):
+    real = os.fstat
+
+    def elsewhere(found):
+        status = real(found)
+        if not str(Path(f"/proc/self/fd/{found}").readlink()).endswith("b.md"):
+            return status
+        return os.stat_result((*status[:2], status.st_dev + 1, *status[3:10]))
+
+    monkeypatch.setattr(os, "fstat", elsewhere)
+    found, reported = walked(tree)
+    assert found == {"docs/a.md": ["tenant"], "docs/team/b.md": []}
+    assert "file system" in reported["docs/team/b.md"].reason
+
+
 def test_a_directory_that_contains_itself_is_not_entered(tree, monkeypatch):
     real = os.fstat
 
@@ -948,13 +984,13 @@ def test_more_readers_than_a_record_has_are_none(tree, monkeypatch):
 
 
 def test_a_directory_is_read_one_file_after_the_other(tree):
-    records = PosixFiles(tree).records()
+    records = PosixFiles(tree).records(())
     first = next(records)
     (tree / "team/b.md").unlink()
     assert [one.document for one in (first, *records) if one.document and "//" not in one.document] == ["docs/a.md"]
     records.close()
     before = len(list(Path("/proc/self/fd").iterdir()))
-    records = PosixFiles(tree).records()
+    records = PosixFiles(tree).records(())
     next(records)
     records.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
@@ -975,16 +1011,16 @@ def test_ids_without_a_name_are_collected(tree):
     os.chown(tree / "a.md", 4_000_000_123, 4_000_000_124)
     os.chown(tree / "team/b.md", 65534, 65534)
     files = PosixFiles(tree)
-    found = entries_by_document(files.records())
+    found = entries_by_document(files.records(()))
     assert found == {"docs/a.md": (), "docs/team/b.md": ()}
     assert files.unknown == {"uid 4000000123", "gid 4000000124", "uid 65534", "gid 65534"}
     (tree / "team/b.md").chmod(0o644)
     (tree / "a.md").chmod(0o044)
-    found = entries_by_document(PosixFiles(tree, others=True, names=NumericNames()).records())
+    found = entries_by_document(PosixFiles(tree, others=True, names=NumericNames()).records(()))
     assert [one.subject for one in found["docs/team/b.md"]] == ["tenant"]
     assert [(one.subject, one.allow) for one in found["docs/a.md"]] == [("tenant", True), ("user:4000000123", False)]
     (tree / "team/b.md").chmod(0o044)
-    found = entries_by_document(PosixFiles(tree, others=True, names=NumericNames()).records())
+    found = entries_by_document(PosixFiles(tree, others=True, names=NumericNames()).records(()))
     assert found["docs/team/b.md"] == ()  # the denial could not be said
 
 
@@ -997,7 +1033,7 @@ def test_a_name_that_is_no_subject_is_none(tree):
             return "group:" + "x" * 2000
 
     files = PosixFiles(tree, names=Odd())
-    assert entries_by_document(files.records())["docs/a.md"] == ()
+    assert entries_by_document(files.records(()))["docs/a.md"] == ()
     assert files.unknown == {f"uid {ME}", f"gid {MINE}"}
 
 
@@ -1008,7 +1044,7 @@ import vectoracl.registry.access, vectoracl.text.sources
 os.setgroups([]), os.setresgid(1, 1, 1), os.setresuid(1, 1, 1)
 failed = []
 files = PosixFiles(sys.argv[1], names=NumericNames(), report=lambda one: failed.append(one.name))
-said = {one.document: one for one in files.records()}
+said = {one.document: one for one in files.records(())}
 found = {name: sorted(e.subject for e in said[one.inherits_from].entries) for name, one in said.items() if name and one.inherits_from}
 print(json.dumps([found, sorted(failed)]))
 """  # noqa: E501 - a line of a program
@@ -1043,7 +1079,7 @@ def test_a_name_of_two_ids_is_that_of_the_one_it_stands_for(monkeypatch):
 
 @pytest.mark.parametrize("others", [False, True])
 def test_root_is_one_of_the_users(tree, others):
-    records = list(PosixFiles(tree, names=Gaps({ME, MINE}), others=others).records())
+    records = list(PosixFiles(tree, names=Gaps({ME, MINE}), others=others).records(()))
     found = entries_by_document(records)
     assert {one.subject for one in found["docs/a.md"]} == ({"tenant"} if others else set())
 
@@ -1056,6 +1092,6 @@ def test_writers_are_subjects(tree):
 def test_elsewhere_it_is_refused_and_can_be_imported(tree, monkeypatch):
     monkeypatch.setattr(posix.sys, "platform", "darwin")
     with pytest.raises(RefusedError, match="Linux"):
-        list(PosixFiles(tree).records())
+        list(PosixFiles(tree).records(()))
     code = "import sys; sys.modules['pwd'] = sys.modules['grp'] = None; import vectoracl.registry.posix"
     subprocess.run([sys.executable, "-c", code], check=True)

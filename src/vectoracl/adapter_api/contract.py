@@ -490,8 +490,8 @@ class RowKeeper(Protocol):
     def keeps_rows(self) -> frozenset[str]:
         """The names of these methods.
 
-        At every moment, also after one that was interrupted, each snapshot of a reader shows every row once, with its
-        tag as it is; a write at the same time is made as a whole, or fails. Nothing else is under a registry.
+        At every moment, also after one that was interrupted, each read through the adapter shows every row once, with
+        its tag as it is; a write at the same time is made as a whole, or fails. What is not named here is refused.
         """
         ...
 

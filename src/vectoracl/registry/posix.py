@@ -54,6 +54,10 @@ except ImportError:  # Windows, where `records` refuses
 _ACL = "system.posix_acl_access"
 _OTHER_ACLS = ("system.nfs4_acl", "system.richacl", "system.cifs_acl", "system.smb3_acl")
 """Lists of other kinds, of file systems that have no POSIX ones: their modes do not say who may read."""
+_BY_MODE = frozenset(
+    "bcachefs btrfs erofs ext2 ext3 ext4 f2fs jfs overlay ramfs reiserfs squashfs tmpfs xfs zfs".split()  # noqa: SIM905
+)
+"""Local file systems, whose modes decide alone where they have no lists. Elsewhere a server decides, by what it has."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _TRIES = 3
 
@@ -165,12 +169,12 @@ class PosixFiles:
         for one in self.writers:
             check_subject(one)
 
-    def records(self, known: Iterable[Access] = ()) -> Iterator[Access]:
+    def records(self, known: Iterable[Access]) -> Iterator[Access]:
         """Walk the directory and yield what it says, each record when it is needed.
 
         Args:
-            known: The records that the registry has of this source; the rights of those that are not there any more
-                end. Without it they stay.
+            known: The records that the registry has of this source, as `Governance.access_records` returns them: the
+                rights of those that are not there any more, or cannot be looked at, end.
 
         Yields:
             A record for each regular file and symbolic link, before its first use one for each set of readers, and a
@@ -201,6 +205,7 @@ class _Walk:
     """One walk: the sets of readers that it has met."""
 
     def __init__(self, files: PosixFiles) -> None:
+        _file_system.cache_clear()
         self.files = files
         self.sets: list[ReaderSet] = []
         self.unknown: set[str] = set()
@@ -296,7 +301,10 @@ class _Walk:
         if stat.S_ISDIR(status.st_mode):
             yield from self._below(found, document, levels, (*above, (status.st_dev, status.st_ino)))
         elif stat.S_ISREG(status.st_mode):
-            yield from self._file(found, document, levels, known)
+            if status.st_dev != above[0][0] and above[-1][0] == above[0][0]:
+                yield from self._hidden(document, "is on another file system")
+            else:
+                yield from self._file(found, document, levels, known)
         elif stat.S_ISLNK(status.st_mode):
             yield from self._hidden(document, "is a symbolic link, which is not followed", Skipped)
         else:
@@ -443,7 +451,22 @@ def _acl(found: int, mode: int) -> Acl:
         missing = error.errno == errno.ENODATA
     if not missing:
         _check_no_other(found)
+        kind = _file_system(os.fstat(found).st_dev)
+        if kind not in _BY_MODE:
+            raise _Unreadable(f"is on a file system without access control lists ({kind}), where a server may decide")
     return of_mode(mode)
+
+
+@cache
+def _file_system(device: int) -> str:
+    """Return the kind of file system of *device*, or "unknown"."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return "unknown"
+    kinds = {line.split(" - ", 1)[1].split(" ", 1)[0] for line in lines if line.split(" ", 3)[2] == number}
+    return kinds.pop() if len(kinds) == 1 else "unknown"
 
 
 def _check_no_other(found: int) -> None:
