@@ -199,6 +199,23 @@ LENIENT = f"(tenant = ANY ((SELECT current_setting('{row_security.SETTING}', tru
             "VA004 vectoracl.vectoracl_labels",
         ),
         (
+            "ALTER POLICY vectoracl_registry_permits ON vectoracl_quarantine TO vectoracl_owner",
+            "VA004 vectoracl.vectoracl_quarantine",
+        ),
+        (
+            f"ALTER POLICY vectoracl_registry_permits ON vectoracl_holds TO {REGISTRY_ROLE}",
+            "VA004 vectoracl.vectoracl_holds",
+        ),
+        (
+            "ALTER POLICY vectoracl_registry_permits ON vectoracl_marks TO vectoracl_owner, "
+            f"{REGISTRY_ROLE}, vectoracl_runtime",
+            "VA004 vectoracl.vectoracl_marks",
+        ),
+        (
+            f"ALTER POLICY vectoracl_registry_lists ON vectoracl_governed_tenants TO {REGISTRY_ROLE}",
+            "VA004 vectoracl.vectoracl_governed_tenants",
+        ),
+        (
             f"ALTER POLICY vectoracl_registry_permits ON vectoracl_labels USING {LENIENT}",
             "VA004 vectoracl.vectoracl_labels",
         ),

@@ -164,12 +164,15 @@ _TABLES = sa.text(
 )
 _POLICIES = sa.text(
     "SELECT one.relname, policy.polname, policy.polpermissive, policy.polcmd::text AS command, "
-    "0 = ANY (policy.polroles) AS everyone, pg_catalog.pg_get_expr(policy.polqual, policy.polrelid) AS visible, "
+    "ARRAY(SELECT CASE WHEN one = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(one)::text END "
+    "FROM pg_catalog.unnest(policy.polroles) AS one) AS roles, "
+    "pg_catalog.pg_get_expr(policy.polqual, policy.polrelid) AS visible, "
     "pg_catalog.pg_get_expr(policy.polwithcheck, policy.polrelid) AS written FROM pg_catalog.pg_policy AS policy "
     "JOIN pg_catalog.pg_class AS one ON one.oid = policy.polrelid "
     "WHERE one.relnamespace = pg_catalog.to_regnamespace(:schema) AND one.relname = ANY (:names) "
     "ORDER BY one.relname, policy.polname"
 )
+_CURRENT = sa.text("SELECT CURRENT_USER::text")
 _PRESET = sa.text("SELECT NULLIF(pg_catalog.current_setting(:setting, true), '')")
 _FIX = "vectoracl provision"
 
@@ -179,6 +182,7 @@ def deviations(connection: Connection, schema: str) -> list[Finding]:
 
     It is read in a transaction that has named no tenant.
     """
+    runtime = str(connection.execute(_CURRENT).scalar_one())
     about = {"schema": quote(schema), "names": [one.name for one in PROTECTED]}
     rows = {row.relname: row for row in connection.execute(_TABLES, about)}
     found = list(_of_role(connection, {row.owner for row in rows.values()}))
@@ -186,7 +190,7 @@ def deviations(connection: Connection, schema: str) -> list[Finding]:
     for row in connection.execute(_POLICIES, about):
         policies.setdefault(row.relname, []).append(row)
     for table in PROTECTED:
-        found += _judged(table, schema, rows.get(table.name), policies.get(table.name, []))
+        found += _judged(table, schema, rows.get(table.name), policies.get(table.name, []), runtime)
     if connection.execute(_PRESET, {"setting": SETTING}).scalar() is not None:
         message = f"The setting {SETTING} has a value before a transaction names its tenants."
         fix = f"Remove {SETTING} from the settings of the role, of the database and of the connection."
@@ -228,7 +232,7 @@ def _of_role(connection: Connection, owners: set[str]) -> Iterator[Finding]:
             yield Finding(REGISTRY_ROLE, row.rolname, message, fix)
 
 
-def _judged(table: sa.Table, schema: str, row: Any, policies: Sequence[Any]) -> Iterator[Finding]:
+def _judged(table: sa.Table, schema: str, row: Any, policies: Sequence[Any], runtime: str) -> Iterator[Finding]:
     subject = f"{schema}.{table.name}"
 
     def finding(message: str, fix: str = _FIX) -> Finding:
@@ -253,18 +257,19 @@ def _judged(table: sa.Table, schema: str, row: Any, policies: Sequence[Any]) -> 
         if wanted is None:
             fix = f"DROP POLICY {quote(policy.polname)} ON {name};"
             yield finding(f"It has the policy {policy.polname!a}, which is not the registry's.", fix)
-        elif not _is(policy, wanted):
+        elif not _is(policy, wanted, runtime, row.owner):
             yield finding(f"The policy {policy.polname} is not as the registry makes it.")
     for missing in expected:
         yield finding(f"The policy {missing} is missing.")
 
 
-def _is(policy: Any, wanted: _Policy) -> bool:
+def _is(policy: Any, wanted: _Policy, runtime: str, owner: str) -> bool:
+    roles = {"both": {runtime, owner}, "owner": {owner}, "all": {""}}[wanted.role]  # PostgreSQL names PUBLIC by 0
     command = {"ALL": "*", "SELECT": "r"}[wanted.command]
-    return (policy.polpermissive, policy.command, policy.everyone, policy.visible, policy.written) == (
+    return (policy.polpermissive, policy.command, set(policy.roles), policy.visible, policy.written) == (
         wanted.permissive,
         command,
-        wanted.role == "all",
+        roles,
         wanted.using.printed,
         None if wanted.check is None else wanted.check.printed,
     )
