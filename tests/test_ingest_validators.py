@@ -23,7 +23,7 @@ from vectoracl.client.registry_setup import provision_registry
 from vectoracl.copying.checkpoint import Checkpoint
 from vectoracl.copying.copy import Copy, Side
 from vectoracl.copying.switch import Switch
-from vectoracl.engine.recorded_operator import check_import, check_under_registry, checked_operator, recorded_operator
+from vectoracl.engine.recorded_operator import check_import, checked_operator, recorded_operator, under_registry
 from vectoracl.ingestion.outliers import OutlierOptions, Outliers, _medians_of_the_rest
 from vectoracl.ingestion.size import Size, SizeOptions
 from vectoracl.registry.sql_registry import Registry
@@ -716,7 +716,8 @@ def test_an_import_that_the_store_makes_by_itself_is_refused(scripts):
 
 
 def test_an_import_is_noticed_however_its_table_is_passed():
-    door = checked_operator(Importing(), check_under_registry)
+    raw = Importing()
+    door = checked_operator(raw, under_registry(raw))
     for call in (lambda: door.provision("table"), lambda: door.provision(adopt="table"), lambda: door.promote("acme")):
         with pytest.raises(RefusedError) as refused:
             call()

@@ -23,7 +23,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from vectoracl.errors import InvalidInputError, RefusedError
+from vectoracl.errors import InvalidInputError, RefusedError, without_context
 from vectoracl.model.identifiers import check_id
 from vectoracl.registry.access import Access
 from vectoracl.registry.posix_permissions import (
@@ -226,20 +226,27 @@ class _Walk:
 
     def records(self) -> Iterator[Access]:
         """Yield the records of everything below the directory."""
+        root = self._open()
         try:
-            root = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError as error:
-            raise self._refused(error) from None
-        try:
-            known = os.fstat(root)
-            try:
-                names = _listed(root)
-            except OSError as error:
-                raise self._refused(error) from None
+            known, names = os.fstat(root), self._list(root)
             mine = self._level(root, self._name or "/", SEARCH)
             yield from self._folder(root, names, self._name, (mine,), ((known.st_dev, known.st_ino),))
         finally:
             os.close(root)
+
+    @without_context
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            raise self._refused(error) from None
+
+    @without_context
+    def _list(self, root: int) -> list[str]:
+        try:
+            return _listed(root)
+        except OSError as error:
+            raise self._refused(error) from None
 
     def _refused(self, error: OSError) -> RefusedError:
         return RefusedError(
