@@ -426,6 +426,7 @@ def _listed(folder: int) -> list[str]:
         os.close(readable)
 
 
+@without_context
 def _permissions(found: int) -> tuple[os.stat_result, Acl]:
     """Return owner, group and permissions of a file of one moment. Raises: _Unreadable."""
     for _ in range(_TRIES):
@@ -447,6 +448,7 @@ def _marks(status: os.stat_result) -> tuple[int, ...]:
     return status.st_mode, status.st_uid, status.st_gid, status.st_ctime_ns
 
 
+@without_context
 def _acl(found: int, mode: int) -> Acl:
     try:
         return parse_acl(_attribute(found, _ACL))
