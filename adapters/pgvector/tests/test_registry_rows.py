@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import vectoracl as v
 from vectoracl import Chunk, ConfigError, Entry, PostureError, hazmat
+from vectoracl.adapter_api.postgres_roles import STRONG_PREDEFINED
 from vectoracl.client.registry_setup import provision_registry
 from vectoracl.registry import exporting, reading, row_security
 from vectoracl.registry import tables as t
@@ -274,6 +275,29 @@ def test_a_role_that_could_get_around_it_serves_no_registry(governed, store, rol
     same = {**governed["registry"], "url": governed["registry"]["owner_url"]}
     with v.VectorACL({**governed, "registry": same}) as acl, pytest.raises(ConfigError, match="not the same one"):
         acl.registry.create()
+
+
+POWERS = ["CREATEROLE", "REPLICATION", *(f"IN ROLE {one}" for one in sorted(STRONG_PREDEFINED) if one[:3] == "pg_")]
+
+
+def test_a_role_that_can_become_exempt_is_found(governed, store):
+    """Each in a transaction that is rolled back: roles belong to the whole server."""
+    engine = sa.create_engine(store.bootstrap.replace("postgresql://", "postgresql+psycopg://", 1))
+    for power in POWERS:
+        for role in ("mighty", "member"):
+            with engine.connect() as connection:
+                for sql in (
+                    f"CREATE ROLE mighty {power}",
+                    "CREATE ROLE member NOINHERIT",
+                    "GRANT mighty TO member",
+                    f"SET LOCAL SESSION AUTHORIZATION {role}",
+                ):
+                    connection.exec_driver_sql(sql)
+                found = row_security.deviations(connection, "vectoracl")
+                expected = power.removeprefix("IN ROLE ") if power.startswith("IN") else "mighty"
+                assert ("VA003", expected) in [(one.rule.id, one.subject) for one in found], (power, role)
+                connection.rollback()
+    engine.dispose()
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))

@@ -122,8 +122,10 @@ REGISTRY_ROLE = CORE_RULES.add(
     "The role of the registry could get around its row-level security",
     "error",
     "A registry in PostgreSQL is separated by tenants with forced row-level security. It does not bind a superuser or "
-    "a role with BYPASSRLS, and an owner can switch it off, so the role of `registry.url` must be none of these and "
-    "must not be able to become one. `connect` refuses it.",
+    "a role with BYPASSRLS, an owner can switch it off, CREATEROLE may become one of these before PostgreSQL 16, and "
+    "REPLICATION and the predefined roles for data, files and programs of the server read without policies or reach "
+    "past grants. So the role of `registry.url` must be none of these and must not be able to become one. `connect` "
+    "refuses it.",
     lowers=False,
 )
 REGISTRY_ROWS = CORE_RULES.add(

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from vectoracl.adapter_api.postgres_roles import STRONG_PREDEFINED
 from vectoracl.adapter_api.posture import REGISTRY_ROLE, REGISTRY_ROWS, Finding
 from vectoracl.adapter_api.versions import COLUMNS
 from vectoracl.errors import PostureError
@@ -151,8 +152,9 @@ def assertion_grants(schema: str, role: str) -> Iterator[str]:
 
 
 _ROLES = sa.text(
-    "SELECT one.rolname, one.rolsuper, one.rolbypassrls, one.rolname = CURRENT_USER AS own FROM pg_catalog.pg_roles AS "
-    "one WHERE pg_catalog.pg_has_role(CURRENT_USER, one.oid, 'MEMBER') "
+    "SELECT one.rolname, one.rolsuper, one.rolbypassrls, one.rolcreaterole, one.rolreplication, "
+    "one.rolname = CURRENT_USER AS own FROM pg_catalog.pg_roles AS one "
+    "WHERE pg_catalog.pg_has_role(CURRENT_USER, one.oid, 'MEMBER') "
     "OR pg_catalog.pg_has_role(SESSION_USER, one.oid, 'MEMBER') ORDER BY one.rolname"
 )
 _TABLES = sa.text(
@@ -218,6 +220,9 @@ def _of_role(connection: Connection, owners: set[str]) -> Iterator[Finding]:
             for has, text in (
                 (row.rolsuper, "is a superuser"),
                 (row.rolbypassrls, "has BYPASSRLS"),
+                (row.rolcreaterole, "has CREATEROLE"),
+                (row.rolreplication, "has REPLICATION"),
+                (row.rolname in STRONG_PREDEFINED, "reaches past grants or to the server's files"),
                 (row.rolname in owners, "owns tables of the registry"),
             )
             if has
@@ -226,8 +231,9 @@ def _of_role(connection: Connection, owners: set[str]) -> Iterator[Finding]:
             who = "The role of registry.url" if row.own else "The role of registry.url can become a role that"
             message = f"{who} {' and '.join(powers)}."
             fix = (
-                "Connect registry.url as a role that owns nothing, without SUPERUSER and BYPASSRLS and not a member of "
-                "such a role; name the owner in registry.owner_url."
+                "Connect registry.url as a role that owns nothing, without SUPERUSER, BYPASSRLS, CREATEROLE and "
+                "REPLICATION, and not a member of such a role or of a predefined role that reaches data or files; name "
+                "the owner in registry.owner_url."
             )
             yield Finding(REGISTRY_ROLE, row.rolname, message, fix)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Final
 
+from vectoracl.adapter_api.postgres_roles import SERVER_ROLES
 from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector.posture import sql_fragments as parts
 from vectoracl_pgvector.posture.fix_sql import advice, ident
@@ -25,7 +26,9 @@ POWERFUL: Final = (
   able AS (SELECT r.oid, r.rolname, r.rolsuper, r.rolreplication,
                   ARRAY(SELECT s.rolname::text FROM pg_catalog.pg_roles s
                          WHERE (s.rolsuper OR s.rolbypassrls OR s.rolname IN
-                               ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'))
+                               ("""
+    + ", ".join(f"'{one}'" for one in SERVER_ROLES)
+    + """))
                            AND pg_catalog.pg_has_role(r.oid, s.oid, 'MEMBER') ORDER BY 1) AS through,
                   EXISTS (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
                            WHERE pg_catalog.pg_has_role(r.oid, c.relowner, 'MEMBER')) AS owns

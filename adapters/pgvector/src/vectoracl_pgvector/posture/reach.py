@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from vectoracl.adapter_api.postgres_roles import STRONG_PREDEFINED
 from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector.posture import function_proofs, recognised, releases
 from vectoracl_pgvector.posture.fix_sql import advice, ident, role
@@ -397,7 +398,7 @@ def _parameters(graph: Graph, actors: frozenset[int]) -> Iterator[Finding]:
 
 
 def _members(graph: Graph) -> Iterator[Finding]:
-    named = releases.STRONG_PREDEFINED | releases.STATISTICS_PREDEFINED | releases.HARMLESS_PREDEFINED
+    named = STRONG_PREDEFINED | releases.STATISTICS_PREDEFINED | releases.HARMLESS_PREDEFINED
     for member in sorted(graph.runtime):
         if _predefined(graph, member):
             continue  # a predefined role's own memberships are part of it

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 
+from vectoracl.adapter_api.postgres_roles import STRONG_PREDEFINED
 from vectoracl_pgvector.posture import releases
 from vectoracl_pgvector.posture.policy_expressions import Binding, bind
 from vectoracl_pgvector.posture.reach_rows import (
@@ -26,7 +27,7 @@ from vectoracl_pgvector.posture.snapshot import Snapshot
 from vectoracl_pgvector.posture.tenant_field import TenantField, keys_in
 
 PUBLIC = 0
-_STRONG = releases.STRONG_PREDEFINED | releases.STATISTICS_PREDEFINED
+_STRONG = STRONG_PREDEFINED | releases.STATISTICS_PREDEFINED
 _BOUND = (Binding.SETTING, Binding.ROLE, Binding.NEVER)
 
 

@@ -46,11 +46,6 @@ PGVECTOR_HOLES: Final[tuple[tuple[tuple[int, ...], tuple[int, ...], bool, str], 
      "0.8.4"),
 )  # fmt: skip
 
-# Bypass grants, by membership. The last ones are the administrators of managed services.
-STRONG_PREDEFINED: Final = frozenset({
-    "pg_read_all_data", "pg_write_all_data", "pg_execute_server_program", "pg_read_server_files",
-    "pg_write_server_files", "rds_superuser", "cloudsqlsuperuser", "azure_pg_admin", "alloydbsuperuser",
-})  # fmt: skip
 STATISTICS_PREDEFINED: Final = frozenset({"pg_monitor", "pg_read_all_stats"})
 # Every other predefined role counts as a bypass of grants, including those of later versions.
 HARMLESS_PREDEFINED: Final = frozenset({"pg_database_owner", "pg_use_reserved_connections", "pg_checkpoint"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vectoracl.adapter_api.postgres_roles import STRONG_PREDEFINED
 from vectoracl.adapter_api.posture import Finding
 from vectoracl_pgvector.posture import releases
 from vectoracl_pgvector.posture.fix_sql import advice, ident, role
@@ -74,7 +75,7 @@ def _members(snapshot: Snapshot, me: Role) -> Iterator[Finding]:
         if powers:
             message = f"{me.name} can act as {other.name}, which {' and '.join(powers)}."
             yield make_finding("PG004", other.name, message, leave(other.name))
-        if other.name in releases.STRONG_PREDEFINED:
+        if other.name in STRONG_PREDEFINED:
             yield make_finding("PG005", other.name, f"{me.name} is a member of {other.name}.", leave(other.name))
         if other.name in releases.STATISTICS_PREDEFINED:
             yield make_finding("PG009", other.name, f"{me.name} is a member of {other.name}.", leave(other.name))

@@ -17,8 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from vectoracl.adapter_api.postgres_roles import STRONG_PREDEFINED
 from vectoracl.adapter_api.posture import Finding
-from vectoracl_pgvector.posture import releases
 from vectoracl_pgvector.posture.fix_sql import ident, literal
 from vectoracl_pgvector.posture.policies import weak_policies
 from vectoracl_pgvector.posture.rows import Application, Relation, Role
@@ -70,7 +70,7 @@ class _Script:
 
     def _administers(self, me: Role) -> bool:
         application, roles = self._application, [r.name for r in self._snapshot.roles if r.reachable]
-        managed = any(name in releases.STRONG_PREDEFINED and name.endswith(_MANAGED) for name in roles)
+        managed = any(name in STRONG_PREDEFINED and name.endswith(_MANAGED) for name in roles)
         return (
             application.bootstrap
             or me.createrole
