@@ -71,6 +71,47 @@ def test_what_the_process_wrote_can_be_read(far):
     assert "another" in far.said()
 
 
+LENT = """
+from dataclasses import replace
+
+class Lending:
+    kept = {}
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def fetch(self, operation):
+        if operation.refs not in self.kept:
+            self.kept[operation.refs] = yield from self._inner.fetch(operation)
+        return self.kept[operation.refs]
+
+def dress(opened):
+    return replace(opened, adapter=Lending(opened.adapter))
+"""
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_caller_changes_what_it_was_given(far, mode):
+    """So that a store is noticed that lends its own vectors and metadata; one that gives copies is not."""
+    chunk = Chunk("m", "d", "text", np.eye(4)[0], metadata={"a": {"b": [1]}})
+    far.ask("call", 1, CLAIMS, [], "upsert", ([chunk],), {})
+    fetch = (CLAIMS, [], "fetch", ([("d", "m")],), {"include": {"text", "metadata", "vector"}})
+    given = []
+    for source in ("", LENT):
+        far.ask("branch")
+        far.ask("source", source)
+        far.ask("client", 2, MEMORY, mode, False)
+        for _ in range(2):
+            ((_, (hit,)),) = far.ask("calls", 2, [fetch])
+            given.append((hit.vector.tolist(), hit.metadata))
+        far.ask("end")
+    right = ([1.0, 0.0, 0.0, 0.0], {"a": {"b": [1]}})
+    assert given == [right, right, right, ([9.0] * 4, {})]
+
+
 FAULTS = {
     "a count without the scope": "    def count(self, operation):\n"
     "        return self._inner.count(replace(operation, scope=ALWAYS))",
