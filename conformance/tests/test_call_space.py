@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -16,9 +17,10 @@ from vectoracl.filters.predicate import ALWAYS, NODES, And, Eq, In, Not, Or, Pre
 from vectoracl.memory.adapter import capabilities
 from vectoracl.memory.config import MemoryConfig
 from vectoracl.model.identifiers import check_tenant
-from vectoracl.model.queries import Lexical, Query
+from vectoracl.model.queries import MAX_QUERY_WORDS, Hybrid, Lexical, Query
 from vectoracl_conformance.generated import parameters, writes
 from vectoracl_conformance.generated.covering import Parameter, Space, measured, rows_of
+from vectoracl_conformance.generated.data import Data
 from vectoracl_conformance.generated.filters import LEAVES, SHAPES, Rows
 from vectoracl_conformance.generated.parameters import (
     NoLevelsError,
@@ -30,6 +32,7 @@ from vectoracl_conformance.generated.parameters import (
     query_levels,
 )
 from vectoracl_conformance.generated.scopes import SCOPES, Ground, check_tables
+from vectoracl_conformance.generated.values import Draw
 from vectoracl_conformance.generated.world import SMALL, build_world
 
 CAN = capabilities(MemoryConfig(dimension=8))
@@ -319,6 +322,83 @@ def test_data_has_each_kind():
     written = [one.call.arguments for one in plan.calls if one.call.method in ("upsert", "load")]
     texts = [one.text for given in written for one in given.get("chunks", given.get("stream", ()))]
     assert {1_999, 2_000, 2_001, 65_536} <= set(map(len, texts))
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_undeclared_values_do_not_depend_on_the_names_of_fields(name):
+    world = world_of("full")
+    own = world.roles["number"]
+    fields = {name if one == own else one: kind for one, kind in world.fields.items()}
+    roles = {role: name if one == own else one for role, one in world.roles.items()}
+    kinds = Data(replace(world, fields=fields, roles=roles), CAN, "full").kinds()
+    (values,) = [kind.chunks for kind in kinds if kind.name == "undeclared values"]
+    held = [one for chunk in values for one in chunk.metadata.values()]
+    for one in ("", [], {}, [None], True, {"a": {"a": {"a": {"a": 1}}}}):
+        assert one in held
+
+
+@pytest.mark.parametrize("kind", ["Eq number", "In number", "Range number"])
+def test_numbers_of_filters_have_either_form(kind):
+    """1 and 1.0 are equal: an adapter that compares them by their text passes where filters take them from the rows."""
+    world = world_of("full")
+    rows = Ground(world, CAN).rows[world.asking[303]]
+    held = {(type(one), one) for role in ("number", "fraction") for one in rows.held(role)}
+    leaves = [LEAVES[kind].make(rows, Draw(seed, kind)) for seed in range(60)]
+    bounds = [getattr(leaf, name, None) for leaf in leaves for name in ("value", "gt", "gte", "lt", "lte")]
+    numbers = [*(one for leaf in leaves for one in getattr(leaf, "values", ())), *bounds]
+    forms = {(type(one), one) in held for one in numbers if one in [number for _, number in held]}
+    assert forms == {True, False}
+
+
+def test_data_has_chunks_whose_keys_a_store_may_take_for_one():
+    calls = [one.call for one in plan_data(world_of("full"), CAN, size="full").calls]
+    written = [one for call in calls for one in call.arguments.get("chunks", call.arguments.get("stream", ()))]
+    several = [one for one in written if len({key.casefold() for key in one.metadata}) < len(one.metadata)]
+    assert len(several) > 5
+
+
+@pytest.mark.parametrize("size", ["quick", "full"])
+def test_chunks_expire_where_the_world_says_so(size):
+    """Some have expired and some have not, in one document too; then each is written again with another time."""
+    plan = plan_data(replace(world_of(size), expiring=True), CAN, size=size)
+    calls = [one.call for one in plan.calls if one.parameters["data"] == "expiry"]
+    first = {}
+    again = set()
+    for call in calls:
+        for one in call.arguments.get("chunks", call.arguments.get("stream", ())):
+            expires = call.arguments.get("expires", one.expires)
+            gone = expires is not None and expires < 2e9
+            if first.setdefault((one.document, one.id), gone) != gone:
+                again.add(gone)
+    assert again == {True, False}
+    assert {"count", "facets", "search", "scan", "fetch", "page"} <= {one.method for one in calls if not one.narrowings}
+    assert not [one for one in plan_data(world_of(size), CAN, size=size).calls if one.parameters["data"] == "expiry"]
+
+
+def test_words_of_queries_are_repeated_and_have_signs(full):
+    """They are words in every store; a store that hands the text on to its query language reads them as more."""
+    _, plan = full
+    texts = [one.call.arguments.get("query") for one in plan.calls]
+    texts = [one.text for one in texts if isinstance(one, Lexical | Hybrid)]
+    words = [re.findall(r"\w+", one) for one in texts]
+    assert len([one for one in words if len(set(one)) < len(one)]) > 10
+    for sign in ("-", "+", "!", '"', "*", "NOT "):
+        assert [one for one in texts if sign in one], sign
+    assert max(len(set(one)) for one in words) == MAX_QUERY_WORDS
+
+
+def test_a_mapping_of_the_metadata_is_replaced_by_another():
+    """Without such changes an adapter passes that merges the two."""
+    plan, held = plan_writes(world_of("full"), CAN, size="full"), {}
+    replaced = 0
+    for one in plan.calls:
+        call = one.call
+        for chunk in call.arguments.get("chunks", call.arguments.get("stream", ())):
+            held.setdefault(chunk.document, []).append(chunk.metadata)
+        for key, value in call.arguments.get("changes", {}).items():
+            old = [row.get(key) for row in held.get(call.arguments["document"], ())]
+            replaced += isinstance(value, dict) and any(isinstance(one, dict) and one.keys() - value for one in old)
+    assert replaced > 2
 
 
 def test_a_load_of_as_many_records_as_a_write_may_have_is_not_written_one_by_one():

@@ -2,21 +2,25 @@
 
 import pickle
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 
 import pytest
 
+from vectoracl.model.queries import Hybrid, Like
 from vectoracl.model.records import Result
 from vectoracl_conformance.checks.reference_checks import _memory_capabilities
 from vectoracl_conformance.generated.bench import timed
-from vectoracl_conformance.generated.comparison import error_of
+from vectoracl_conformance.generated.comparison import Comparison, error_of
+from vectoracl_conformance.generated.pair import Pair
 from vectoracl_conformance.generated.parameters import plan_reads
-from vectoracl_conformance.generated.reference import Reference
+from vectoracl_conformance.generated.reference import Reference, keeps_cursor
 from vectoracl_conformance.generated.sequences import (
     _forms,
     asked_around_changes,
+    asked_between_pages,
     asked_with_one_change,
+    asked_with_one_part_changed,
     denied_changes,
     drawn_changes,
     walk,
@@ -143,6 +147,45 @@ def test_each_argument_is_changed_between_two_equal_reads(world, planned):
         assert shown > 0.5 * len(steps)
     finally:
         reference.end()
+
+
+def test_pages_continue_behind_other_calls(world, planned):
+    """Both stores continue from the cursor that came before the calls in between, and most of those pages have rows."""
+    reads = [timed(one)[1] for one in planned(448)]
+    steps = asked_between_pages(world, reads)
+    methods = {two.method for _, two, *_ in steps}
+    assert methods == {"page", "upsert", "replace", "load", "delete"}
+    reference = Reference(world.fields, world.rules, replace(CAPABILITIES, dimension=world.dimension), world.more)
+    comparison = Comparison(reference.declared, reference.wider, dict)
+    try:
+        reference.open()
+        reference.load(world.tenants, 500)
+        pair = Pair([reference], reference, comparison)
+        rows = []
+        for calls in steps:
+            for mode, some, _ in pair._runs([("sync", call) for call in calls]):
+                for call, (kind, answer) in zip(some, reference.calls(mode, some), strict=True):
+                    assert kind == "ok"
+                    if keeps_cursor(call):
+                        assert call is some[0]
+                        rows.append(len(answer.hits))
+        assert len([one for one in rows if one]) > 0.6 * len(rows)
+    finally:
+        reference.end()
+
+
+def test_each_part_of_a_query_is_changed_between_equal_reads(world, planned):
+    """An adapter may keep the vector of a hybrid query under its words, or a chunk under its id alone."""
+    reads = [timed(one)[1] for one in planned(448)]
+    parts = set()
+    for first, second, third, fourth in asked_with_one_part_changed(world, reads):
+        assert (first, second) == (third, fourth)
+        assert changed(first, second) == {"query"}
+        before, after = first.arguments["query"], second.arguments["query"]
+        assert type(before) is type(after)
+        names = [one.name for one in fields(before)]
+        parts |= {(type(before), one) for one in names if getattr(before, one) is not getattr(after, one)}
+    assert {(Hybrid, "text"), (Hybrid, "vector"), (Like, "id"), (Like, "document")} <= parts
 
 
 def changed(first, second):

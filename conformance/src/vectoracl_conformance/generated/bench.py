@@ -113,7 +113,11 @@ class Bench:
         capabilities = memory_capabilities()
         self.world: World = build_world(seed, capabilities, size=size, metrics=(capabilities.metric,))
         self.capabilities = replace(capabilities, dimension=self.world.dimension)
-        plans = [make(self.world, self.capabilities, size=size) for make in (plan_reads, plan_writes, plan_data)]
+        expiring = replace(self.world, expiring=True)
+        plans = [
+            make(world, self.capabilities, size=size)
+            for make, world in ((plan_reads, self.world), (plan_writes, self.world), (plan_data, expiring))
+        ]
         self._reference = Reference(self.world.fields, self.world.rules, self.capabilities, self.world.more)
         self._reference.open()
         self._reference.load(self.world.tenants, _BATCH)
@@ -121,7 +125,9 @@ class Bench:
         self._comparison = Comparison(self.capabilities, self._reference.wider, lambda: self._start.rows, words=True)
         self._reads = self._expected_reads(plans[0], random.Random(seed))  # noqa: S311 - a repeatable order
         self._writes = {method: self._expected_scene(plan) for method, plan in _by_method(plans[1]).items()}
+        self._reference.expiring = True
         self._data = self._expected_scene(plans[2])
+        self._reference.expiring = False
         reads = [timed(one)[1] for one in plans[0].calls]
         telling = [timed(one)[1] for one in plans[0].calls if one.sensitive] or reads
         changes = drawn_changes(self.world, reads)
@@ -167,10 +173,12 @@ class Bench:
         try:
             found = self._walk(side, source, operation, steps) if steps else None
             for scene in self._reaching(operation) if found is None else ():
+                side.expiring = scene is self._data
                 with side.branch(source):
                     found = self._first(side, scene)
                 if found is not None:
                     break
+            side.expiring = False
             return self._walk(side, source, operation) if found is None and not steps else found
         except (Abstain, LoadError) as error:
             self._drop()

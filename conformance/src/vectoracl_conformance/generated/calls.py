@@ -52,11 +52,13 @@ class Call:
 class After:
     """In place of the argument `after` of a page: the cursor behind page number `pages` of the same scan, or of *call*.
 
-    Each store has its own cursors, so the pages before it are read on both.
+    Each store has its own cursors, so the pages before it are read on both. With `kept` it is the cursor that came with
+    the page of this scan which was read last, before the calls in between.
     """
 
     pages: int = 1
     call: Call | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from vectoracl.filters.field_types import FieldType
 from vectoracl.filters.predicate import ContainsAny, Eq, In, Missing, Not, Predicate, Range, StartsWith
 from vectoracl.model.actions import ALL_ACTIONS
 from vectoracl.model.identifiers import check_id, check_tenant, check_text
+from vectoracl.model.principal import Principal
 from vectoracl.model.queries import Lexical, Like
-from vectoracl.model.records import Chunk
+from vectoracl.model.records import NEVER_EXPIRES, Chunk
 from vectoracl_conformance.generated.calls import Call
 from vectoracl_conformance.generated.content import chunk_bytes
 from vectoracl_conformance.generated.covering import Coverage, Mode, Plan, Planned, Watch, unwatched
 from vectoracl_conformance.generated.scopes import Ground, principal_of
-from vectoracl_conformance.generated.values import BOUNDARIES, HOSTILE, MOMENTS, NUMBERS, Draw, tenant_names
+from vectoracl_conformance.generated.values import BOUNDARIES, HOSTILE, MOMENTS, NUMBERS, Draw, alike, tenant_names
 from vectoracl_conformance.generated.world import Size, World, ids
 
 _LONGEST_WORD = 2_000
@@ -35,7 +37,12 @@ _LENGTHS = tuple(
 _LARGE = 8_000
 """Chunks with longer texts are written one by one: a store may refuse what is too large for one of its requests."""
 _KEY = 128
+_GONE = (0.0, 0.5, 1.0, 1_000_000_000.25, 1_600_000_000.0)
+_LASTING = (4e9, 4e9 + 0.25, 9e9, 2.0**33 + 1 / 1024, NEVER_EXPIRES - 1.5, NEVER_EXPIRES, None)
+"""Times from which a chunk is invisible: long ago, and long after every run."""
 _MOST_METADATA = 30_000
+_UNDECLARED = "not a field"
+"""A key that no field has: the name of a field is an identifier."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +91,13 @@ class Data:
         yield Kind("ids of values", self._ids_of_values())
         yield Kind("texts", [self.chunk(text=one) for one in self._texts()])
         yield from self._values()
-        yield Kind("keys", [self.chunk(metadata={one: self.draw.word()}) for one in self._keys()])
+        keys = self._keys()
+        apart = [self.chunk(metadata={one: self.draw.word()}) for one in keys]
+        yield Kind("keys", [*apart, *self._keys_together(keys)])
         yield Kind("undeclared values", [self.chunk(metadata={self.draw.word(): one}) for one in self._json()])
         yield Kind("vectors", list(self._vectors()))
+        if self.world.expiring:
+            yield Kind("expiry", self._expiring())
 
     def _ids_of_values(self) -> list[Chunk]:
         chunks = []
@@ -161,6 +172,21 @@ class Data:
         ]  # fmt: skip
         return [one for one in dict.fromkeys(keys) if self._fits({one: "x"}) and one not in fields]
 
+    def _keys_together(self, keys: Sequence[str]) -> list[Chunk]:
+        """Return chunks each of which has several keys that a store may take for one."""
+        near: dict[str, list[str]] = {}
+        for one in (*self.world.fields, *keys, *(one.swapcase() for one in keys)):
+            if self._fits({one: self.draw.word()}) or one in self.world.fields:
+                near.setdefault(alike(one), []).append(one)
+        chunks = []
+        for some in near.values():
+            names = [one for one in dict.fromkeys(some) if one not in self.world.fields]
+            declared = [one for one in some if self.world.fields.get(one) == "keyword"]
+            metadata = {one: self.draw.word() for one in (*declared, *names)}
+            if len(metadata) > 1 and self._fits(metadata):
+                chunks.append(self.chunk(metadata=metadata))
+        return chunks
+
     def _json(self) -> list[Any]:
         draw = self.draw
         nested: Any = [draw.word()]
@@ -170,9 +196,10 @@ class Data:
             "", [], {}, [[]], [{}], {"": ""}, [None], [1, "1", True, None, 1.0], {"a": {"a": {"a": {"a": 1}}}}, True,
             False, 0, 0.0, -1, 1e300, 2**53, [2**53, -(2**53)], {"2020-01-01T00:00:00Z": "2020-01-01T00:00:00Z"},
             nested, ["x" * 100] * 250, {draw.word(3, 4): place for place in range(300)}, "y" * _MOST_METADATA,
+            {"a": 1, "A": 2}, {"a.b": 1, "a": {"b": 2}},
             *HOSTILE, {one[:_KEY]: one for one in HOSTILE if len(one.encode()) <= _KEY},
         ]  # fmt: skip
-        return [one for one in values if self._fits({"x": one})]
+        return [one for one in values if self._fits({_UNDECLARED: one})]
 
     def _fits(self, metadata: Mapping[str, Any]) -> bool:
         return _is(check_metadata, metadata, {name: FieldType(kind) for name, kind in self.world.fields.items()})
@@ -184,6 +211,42 @@ class Data:
         for vector in (one, -one, np.full(dimension, 1e-3, np.float32), np.arange(1, dimension + 1, dtype=np.float32)):
             made = self.chunk()
             yield Chunk(made.id, made.document, made.text, vector, made.position, made.metadata)
+
+    def _expiring(self) -> list[Chunk]:
+        """Return chunks that have expired and chunks that have not, in any order; some of both share a document."""
+        few = self.world.roles["few"]
+        words = [self.draw.word() for _ in range(2)]
+        chunks = []
+        for place, times in enumerate(product(_GONE, _LASTING)):
+            document = self.draw.word(3, 4) if place % 3 == 0 else ""
+            made = [self.chunk(document, metadata={few: words[place % 2]}) for _ in times]
+            chunks += [replace(one, expires=expires) for one, expires in zip(made, times, strict=True)]
+        self.draw.py.shuffle(chunks)
+        return chunks
+
+    def _expired_again(self, tenant: str, name: str, chunks: Sequence[Chunk]) -> Iterator[Call]:
+        """Write chunks again, those that had expired without an expiry and the others with one, and read and delete."""
+        who = principal_of(self.world, f"{name}-again", tenant)
+        size = min(_TOGETHER, self.can.max_batch)
+        turned = [replace(one, expires=None if one.expires in _GONE else _GONE[-1]) for one in chunks[: 2 * size : 2]]
+        turned += chunks[1 : 2 * size : 4]
+        yield Call(who, "upsert", {"chunks": turned[:size]})
+        for document, expires in ((chunks[-1].document, _GONE[-1]), (chunks[-2].document, _LASTING[0])):
+            own = [one for one in chunks if one.document == document][:size]
+            yield Call(who, "replace", {"document": document, "chunks": own, "expires": expires})
+        yield from self._whole(who)
+        if "delete" in self.can.operations:
+            yield Call(who, "delete", {"ids": [(one.document, one.id) for one in chunks[:4]]})
+            yield Call(who, "delete", {"document": chunks[-1].document})
+
+    def _whole(self, who: Principal) -> Iterator[Call]:
+        """Ask for everything of a tenant, in each way, without a filter."""
+        if self.can.count != "none":
+            yield Call(who, "count", {})
+        if self.can.facets != "none":
+            yield Call(who, "facets", {"field": self.world.roles["few"]})
+        yield Call(who, "search", {"query": self.draw.vector(self.world.dimension), "k": self.can.max_k})
+        yield Call(who, "scan", {"size": 7, "include": frozenset({"text", "metadata", "vector"})})
 
     # --- the calls
 
@@ -206,6 +269,8 @@ class Data:
                 left_out[f"{kind.name}: filters"] = "the adapter does not declare them, or the plan is a quick one"
             mode: Mode = "async" if number % 2 else "sync"
             calls = [*self._written(tenant, name, chunks), *self._read(tenant, name, chunks, filters)]
+            if kind.name == "expiry":
+                calls += self._expired_again(tenant, name, chunks)
             planned += [Planned(call, mode, {"data": kind.name}) for call in calls]
         for number, tenant in enumerate(self._names()[::share]):
             calls = list(self._in_tenant(tenant, number))
@@ -294,6 +359,8 @@ class Data:
         if self.can.facets != "none":
             counted = [one for one, kind in self.world.fields.items() if kind != "datetime"]
             yield from (Call(who, "facets", {"field": one}) for one in ("@document", *counted))
+        if self.can.count != "none":
+            yield Call(who, "count", {})
         yield Call(who, "scan", {"size": 7, "include": everything})
 
     def _in_tenant(self, tenant: str, number: int) -> Iterator[Call]:

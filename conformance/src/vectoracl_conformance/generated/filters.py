@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vectoracl.errors import VectorACLError
 from vectoracl.filters.predicate import (
     ALWAYS,
+    MAX_EXACT_INT,
     MAX_KEYWORD_BYTES,
     NEVER,
     Always,
@@ -50,6 +51,8 @@ _CLOSE = 0.5
 """How often a value is drawn next to which rows have one that a store may take for it."""
 _ODD = 0.25
 """How often an empty, long or other than ASCII text is drawn."""
+_SAME_FORM = 0.5
+"""How often a whole number of a filter has the type, int or float, that it has in the rows."""
 _LATER = 2e9
 """A time after that of any write of a run."""
 
@@ -236,6 +239,14 @@ def _fitting(value: object) -> bool:
     return True
 
 
+def _either_form(value: Any, draw: Draw) -> Any:
+    """Return a whole number as an int or as a float, which are equal; anything else as it is."""
+    whole = type(value) is int or (type(value) is float and value.is_integer())
+    if not whole or abs(value) > MAX_EXACT_INT or draw.py.random() < _SAME_FORM:
+        return value
+    return float(value) if type(value) is int else int(value)
+
+
 def _eq(*roles: str) -> Callable[[Rows, Draw], Predicate | None]:
     def make(rows: Rows, draw: Draw) -> Predicate | None:
         role = draw.py.choice(roles)
@@ -244,8 +255,8 @@ def _eq(*roles: str) -> Callable[[Rows, Draw], Predicate | None]:
         if odd and draw.py.random() < _ODD:
             return Eq(_name(rows, role), draw.py.choice(odd))
         if close and draw.py.random() < _CLOSE:
-            return Eq(_name(rows, role), draw.py.choice(draw.py.choice(close)))
-        return Eq(_name(rows, role), draw.py.choice(values)) if values else None
+            return Eq(_name(rows, role), _either_form(draw.py.choice(draw.py.choice(close)), draw))
+        return Eq(_name(rows, role), _either_form(draw.py.choice(values), draw)) if values else None
 
     return make
 
@@ -266,6 +277,7 @@ def _listed(node: type[In] | type[ContainsAny], count: int, *roles: str) -> Call
         close = rows.close(role)
         if count < 10 and len(close) >= count and draw.py.random() < _CLOSE:
             own = [draw.py.choice(some) for some in draw.some(close, count)]
+        own = [_either_form(one, draw) for one in own]
         if len(own) >= count:
             return node(_name(rows, role), tuple(own[:count]))
         known = {(type(one), one) for one in own}
@@ -299,14 +311,14 @@ def _range(role: str, *sides: str) -> Callable[[Rows, Draw], Predicate | None]:
         if len(sides) == 1 and draw.py.random() < _CLOSE:
             zero = not isinstance(values[0], datetime) and values[0] < 0 < values[-1] and draw.py.random() < _CLOSE
             if zero or close:
-                value = 0 if zero else draw.py.choice(draw.py.choice(close))
+                value = _either_form(0 if zero else draw.py.choice(draw.py.choice(close)), draw)
                 return Range(_name(rows, role), **{draw.py.choice(("gt", "gte", "lt", "lte")): value})
         if len(sides) == 2:
             low = draw.py.randrange(max(1, (len(values) + 1) // 2))
             high = draw.py.randrange(low, len(values))
             return Range(_name(rows, role), **{sides[0]: values[low], sides[1]: values[high]})
         middle = values[draw.py.randrange(len(values) // 4, max(len(values) // 4 + 1, 3 * len(values) // 4))]
-        return Range(_name(rows, role), **{sides[0]: middle})
+        return Range(_name(rows, role), **{sides[0]: _either_form(middle, draw)})
 
     return make
 

@@ -19,7 +19,7 @@ from vectoracl.model.records import Chunk, Record
 from vectoracl_conformance.generated.calls import Call, Step, tenants
 from vectoracl_conformance.generated.comparison import Comparison, Outcome, error_of, shown
 from vectoracl_conformance.generated.content import Census, Key, chunk_bytes
-from vectoracl_conformance.generated.reference import ADDS, Mode, Reference, Side
+from vectoracl_conformance.generated.reference import ADDS, Mode, Reference, Side, keeps_cursor
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -278,12 +278,18 @@ class Pair:
     def _runs(self, group: Sequence[tuple[Mode, Call]]) -> Iterator[tuple[Mode, list[Call], bool]]:
         """Yield the calls as `runs`. A load that may be followed is the last one of its run.
 
-        A call that depends on generations, which are then compared, is the first one.
+        A call that depends on generations, which are then compared, is the first one, and so is a page whose cursor
+        came with an answer before it.
         """
         for mode, calls, write in runs(group):
             start = 0
             for end, call in enumerate(calls, 1):
-                if end == len(calls) or in_parts(call) or (write and self._by_generation(calls[end])):
+                if (
+                    end == len(calls)
+                    or in_parts(call)
+                    or keeps_cursor(calls[end])
+                    or (write and self._by_generation(calls[end]))
+                ):
                     yield mode, calls[start:end], write
                     start = end
 

@@ -19,7 +19,7 @@ import numpy as np
 from vectoracl import ScopedRetriever
 from vectoracl.adapter_api.contract import Capabilities
 from vectoracl.filters.predicate import ALWAYS, Predicate
-from vectoracl.model.queries import Hybrid, Lexical, Like, Query
+from vectoracl.model.queries import MAX_QUERY_WORDS, Hybrid, Lexical, Like, Query
 from vectoracl.model.records import Chunk, Vector
 from vectoracl_conformance.generated.calls import ACTIONS, Call
 from vectoracl_conformance.generated.covering import (
@@ -68,6 +68,10 @@ QUICK = 300
 """About how many reads a quick plan has."""
 DRAWS = 3
 """How often a call is drawn, at most, until each part of its scope changes its answer."""
+_SIGNS = ("-{}", "+{}", "!{}", '"{}"', "{}*", "NOT {}")
+"""Signs at a word that mean something in the language of some store's queries; here they separate words."""
+_PLAIN, _SIGNED, _REPEATED = 0.4, 0.5, 0.7
+"""How often words of a query are plain, how many of the others have its sign, and how often some come twice."""
 _FAR = 1e9
 _POSITIVE = 0.15
 _AMBIGUOUS = 0.3
@@ -225,8 +229,21 @@ def _like_foreign(made: Draft) -> Like:
     return Like(chunk.id, chunk.document)
 
 
+def _said(made: Draft, count: int) -> str:
+    """Return *count* words, often some of them twice, or with a sign that has a meaning in a query language."""
+    words = _words(made, count)
+    pick, chance = made.draw.py.choice, made.draw.py.random
+    if chance() < _PLAIN:
+        return words
+    sign = pick(_SIGNS)
+    parts = [sign.format(one) if chance() < _SIGNED else one for one in words.split()]
+    twice = made.draw.some(words.split(), 1 + count // 4) * pick((1, 2))
+    return " ".join([*parts, *twice] if chance() < _REPEATED else parts)
+
+
 def _lexical(count: int) -> Callable[[Draft], Lexical]:
-    return lambda made: Lexical(_words(made, count))
+    """Return what draws a query of *count* words; where they are as many as a query may have, they are plain."""
+    return lambda made: Lexical(_words(made, count) if count == MAX_QUERY_WORDS else _said(made, count))
 
 
 QUERIES: Mapping[Any, Mapping[str, tuple[str, Callable[[Draft], Any]]]] = {
@@ -239,8 +256,8 @@ QUERIES: Mapping[Any, Mapping[str, tuple[str, Callable[[Draft], Any]]]] = {
     "Sequence": {"list": ("vector", lambda made: _vector(made).tolist())},
     Lexical: {f"lexical {count}": ("lexical", _lexical(count)) for count in (1, 5, 11, 51, 101, 301, 1_000)},
     Hybrid: {
-        "hybrid 3": ("hybrid", lambda made: Hybrid(_words(made, made.draw.py.choice((1, 3))), _vector(made))),
-        "hybrid 101": ("hybrid", lambda made: Hybrid(_words(made, 101), _vector(made).tolist())),
+        "hybrid 3": ("hybrid", lambda made: Hybrid(_said(made, made.draw.py.choice((1, 3))), _vector(made))),
+        "hybrid 101": ("hybrid", lambda made: Hybrid(_said(made, 101), _vector(made).tolist())),
         "hybrid text": ("hybrid text", lambda made: Hybrid(_words(made, made.draw.py.choice((1, 4))))),
     },
     Like: {

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from vectoracl.adapter_api.contract import Capabilities
+from vectoracl.filters.predicate import Range
 from vectoracl.model.principal import Principal
 from vectoracl_conformance.context.assertions import Abstain
 from vectoracl_conformance.context.check_context import claims_of
@@ -92,6 +93,8 @@ class Space:
             metric=metrics[(first + turn) % len(metrics)],  # so that a run has each, if there are not more than checks
             dimensions=LARGE_DIMENSIONS if id_ == "C4" else (),
         )
+        # Only here, since every read then asks for the time, and a scope of everything is none.
+        world = replace(world, expiring=id_ == "C4" and Range in self.capabilities.predicates)
         metric: Any = world.metric
         can = replace(self.capabilities, dimension=world.dimension, metric=metric)
         return world, PLANS[id_](world, can, size=size, watch=watch)

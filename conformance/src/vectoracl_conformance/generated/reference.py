@@ -111,6 +111,8 @@ class Side:
         admit: Registers a tenant before its first write.
         more: Settings of the configuration besides the store.
         identical: Whether a row is unchanged that consists of the same objects.
+        expiring: Whether chunks may have a time to live.
+        cursors: The cursor behind the page of each scan that was read last.
     """
 
     far: Far
@@ -128,10 +130,13 @@ class Side:
     tenants: tuple[str, ...] = ()
     group: int = 8
     identical: bool = False
+    expiring: bool = False
+    cursors: dict[str, str | None] = field(default_factory=dict)
 
     def config(self) -> dict[str, Any]:
         """Return the configuration of its clients."""
-        store = {**self.settings, "metadata": dict(self.fields)}
+        expiring = {"expiring": True} if self.expiring else {}
+        store = {**self.settings, "metadata": dict(self.fields), **expiring}
         return {"version": 1, "stores": {STORE: store}, **self.more}
 
     def open(self, *, provision: bool = False, faulty: bool = False) -> None:
@@ -213,6 +218,9 @@ class Side:
                 break
             for place, one in zip(again, self._send(mode, [self._own(mode, calls[at]) for at in again]), strict=True):
                 outcomes[place] = one
+        for call, (kind, page) in zip(calls, outcomes, strict=True):
+            if call.method == "page" and kind == "ok" and isinstance(page, Page):
+                self.cursors[_scan_of(mode, call)] = page.after
         return outcomes
 
     def attempt(self, mode: Mode, call: Call) -> list[Outcome]:
@@ -265,6 +273,8 @@ class Side:
         return None if cursor is None else replace(call, arguments={**call.arguments, "after": cursor})
 
     def _cursor(self, mode: Mode, call: Call, after: After) -> str | None:
+        if after.kept and (name := _scan_of(mode, call)) in self.cursors:
+            return self.cursors[name]
         first = after.call or replace(call, arguments={**call.arguments, "after": None})
         cursor: str | None = None
         for _ in range(after.pages):
@@ -322,6 +332,18 @@ def laid_out(tenants: Mapping[str, Sequence[Chunk]], batch: int) -> list[Call]:
                 Call(who, method, {argument: some[start : start + batch]}) for start in range(0, len(some), batch)
             ]
     return calls
+
+
+def keeps_cursor(call: Call) -> bool:
+    """Return whether the call continues from a cursor that was read before other calls."""
+    after = call.arguments.get("after")
+    return isinstance(after, After) and after.kept
+
+
+def _scan_of(mode: Mode, call: Call) -> str:
+    """Return what is the same in all pages of a scan: who asks, and for what."""
+    arguments = sorted((name, repr(one)) for name, one in call.arguments.items() if name != "after")
+    return repr((mode, call.principal.id, call.principal.tenant, call.narrowings, arguments))
 
 
 def _light(calls: Sequence[Call | None]) -> Sequence[Call | None]:

@@ -179,7 +179,9 @@ def loaded(
         sides = [_side(stack, setting, store, world, faulty=faulty, first=True)]
         if not inside:  # rows that live only in the process that wrote them are not seen by another one
             sides.append(_side(stack, setting, store, world, faulty=faulty, first=False))
+            sides[1].cursors = sides[0].cursors
         reference = Reference(world.fields, world.rules, able, world.more)
+        reference.expiring = world.expiring
         stack.callback(reference.end)
         reference.open()
         comparison = Comparison(able, reference.wider, lambda: pair.rows())
@@ -196,7 +198,7 @@ def _side(stack: ExitStack, setting: Setting, store: Store, world: World, *, fau
     source = store.census_source
     read_census = None if source else store.census
     side = Side(far, dict(store.config), world.fields, world.rules, read_census, store.settle, more=world.more)
-    side.admit = store.admit
+    side.admit, side.expiring = store.admit, world.expiring
     stack.callback(side.end)
     if source:
         far.ask("source", source)

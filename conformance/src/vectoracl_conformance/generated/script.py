@@ -145,16 +145,27 @@ def done(answer):
     return list(answer) if hasattr(answer, "__next__") else answer
 
 
+CURSORS = {}
+
+
 def outcome(acl, call):
     try:
-        pages, call = call.get("pages", 0), call["call"]
+        pages, kept, call = call.get("pages", 0), call.get("kept", False), call["call"]
+        claims, narrowings, method, arguments = call
+        name = repr((type(acl), claims, narrowings, method, arguments))
+        if kept and name in CURSORS:  # of the page that was read before other calls
+            pages, call = 0, (claims, narrowings, method, {**arguments, "after": CURSORS[name]})
+            if CURSORS[name] is None:
+                return "no such page"
         for _ in range(pages):  # the cursor behind this number of pages
-            claims, narrowings, method, arguments = call
             cursor = done(begin(acl, call)).after
             call = (claims, narrowings, method, {**arguments, "after": cursor})
             if cursor is None:
                 return "no such page"
-        return done(begin(acl, call))
+        answer = done(begin(acl, call))
+        if method == "page":
+            CURSORS[name] = answer.after
+        return answer
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
@@ -321,10 +332,11 @@ def _step(mode: str, step: object) -> str:
 def _call(call: Call) -> str:
     claims, narrowings, method, _, arguments = call.message()
     claims = {name: value for name, value in claims.items() if value not in (None, frozenset(), {})}
-    pages = next((one.pages for one in arguments.values() if isinstance(one, After)), 0)
+    after = next((one for one in arguments.values() if isinstance(one, After)), After(0))
     plain = {name: value for name, value in arguments.items() if not isinstance(value, After)}
     values = f"({literal(claims)}, {literal(narrowings)}, {method!r}, {literal(plain)})"
-    return f'{{"call": {values}, "pages": {pages}}}' if pages else f'{{"call": {values}}}'
+    kept = ', "kept": True' if after.kept else ""
+    return f'{{"call": {values}, "pages": {after.pages}{kept}}}' if after.pages else f'{{"call": {values}}}'
 
 
 def literal(value: Any) -> str:
@@ -334,7 +346,8 @@ def literal(value: Any) -> str:
             return repr([float(one) for one in value])
         case Chunk():
             parts = (value.id, value.document, value.text, value.vector, value.position, value.metadata)
-            return f"Chunk({', '.join(map(literal, parts))})"
+            expires = "" if value.expires is None else f", expires={value.expires!r}"
+            return f"Chunk({', '.join(map(literal, parts))}{expires})"
         case Hybrid(text=text, vector=vector):
             return f"Hybrid({text!r}, {literal(vector)})"
         case dict() | Mapping():

@@ -10,7 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import combinations, permutations
 from typing import Any
 
@@ -138,6 +138,34 @@ def asked_before_the_first_write(world: World, reads: Sequence[Call]) -> list[tu
     return steps
 
 
+def asked_between_pages(world: World, reads: Sequence[Call], batch: int = _REWRITTEN) -> list[tuple[Call, ...]]:
+    """Return a page, a write to the tenant's rows or a page of another principal, and the page behind the first one.
+
+    A store may keep what the first page has found for the next ones, and not for whom or for which rows it holds.
+    """
+    rng = Draw(world.seed, "asked between pages").py
+    full = {name: chunks for name, chunks in world.tenants.items() if 2 < len(chunks) <= min(batch, _REWRITTEN)}
+    own = [one for one in reads if one.method == "page" and one.principal.tenant in full]
+    known = [one for one in reads if one.principal.tenant in full]
+    steps: list[tuple[Call, ...]] = []
+    for how in ("", "", "", *_REWRITES) if own else ():
+        call = _broad(rng.choice(own))
+        tenant = call.principal.tenant
+        first = replace(call, arguments={**call.arguments, "size": rng.choice((1, 2))})
+        behind = replace(first, arguments={**first.arguments, "after": After(kept=True)})
+        if how:
+            method, arguments = _rewrite(rng, how, full[tenant])
+            change = Call(writer(tenant), method, arguments)
+            back = replace(change, method="upsert", arguments={"chunks": full[tenant]})
+            steps.append((first, change, behind, back, behind))
+            continue
+        others = [one for one in known if one.principal.tenant == tenant]
+        other = rng.choice(others)
+        asked = [replace(one, principal=other.principal, narrowings=other.narrowings) for one in (first, behind)]
+        steps.append((first, asked[0], behind, asked[1], first, asked[0], asked[1]))
+    return steps
+
+
 def asked_at_once(reads: Sequence[Call], rng: random.Random) -> list[tuple[Call, ...]]:
     """Return for each method a call as several principals of a tenant ask it at once, each with its own scope."""
     steps: list[tuple[Call, ...]] = []
@@ -178,6 +206,35 @@ def asked_with_one_change(world: World, reads: Sequence[Call]) -> list[tuple[Cal
                     continue  # it cannot be left out, and has one value
                 changed = replace(call, arguments=arguments)
                 steps.append((call, changed, call))
+    return steps
+
+
+def asked_with_one_part_changed(world: World, reads: Sequence[Call]) -> list[tuple[Call, ...]]:
+    """Return for each part of each kind of query: a call, the same with another value of that part, and both again.
+
+    An answer, or what a store makes of a query, may be kept under a part of the query.
+    """
+    rng = Draw(world.seed, "asked with one part changed").py
+    full = {name for name, chunks in world.tenants.items() if len(chunks) > 1}
+    by_kind: dict[type, list[Call]] = {}
+    for call in reads:
+        if call.method == "search" and is_dataclass(query := call.arguments["query"]):
+            by_kind.setdefault(type(query), []).append(call)
+    steps: list[tuple[Call, ...]] = []
+    for kind in sorted(by_kind, key=lambda one: one.__name__):
+        parts = [one.name for one in fields(kind)]
+        for part in parts if len(parts) > 1 else ():
+            given = [one for one in by_kind[kind] if getattr(one.arguments["query"], part) is not None]
+            own = [one for one in given if one.principal.tenant in full]
+            if not own:
+                continue
+            call = _broad(rng.choice(own))
+            query = call.arguments["query"]
+            values = [getattr(one.arguments["query"], part) for one in given]
+            other = [one for one in values if repr(one) != repr(getattr(query, part))]
+            if other:
+                changed = {**call.arguments, "query": replace(query, **{part: rng.choice(other)})}
+                steps.append((call, replace(call, arguments=changed)) * 2)
     return steps
 
 
@@ -317,8 +374,10 @@ def walk(
     for call in rng.sample(reads, min(len(reads), _AGAIN[whole])):
         add("calls", None, *_asked_again(rng, call, reads, changes))
     around = asked_around_changes(world, reads, batch)
-    changed = asked_with_one_change(world, reads)
-    for place, calls in enumerate(around if whole else draw.some(around, 2)):
+    changed = [*asked_with_one_change(world, reads), *asked_with_one_part_changed(world, reads)]
+    between = asked_between_pages(world, reads, batch)
+    around = [*(around if whole else draw.some(around, 2)), *(between if whole else draw.some(between, 2))]
+    for place, calls in enumerate(around):
         add("calls", _APART if place % 2 else None, *calls)
     first = asked_before_the_first_write(world, reads)
     for calls in first if whole else draw.some(first, 1):

@@ -106,7 +106,8 @@ HOSTILE: Final = (
 """Values of keyword fields, and parts of texts."""
 NUMBERS: Final = (
     0, 1, -1, 0.5, 0.1 + 0.2, 0.3, 1e15, 1e15 + 0.5, BIG, BIG - 1, -BIG, 1 - BIG, 2**31 - 1, 2**31, -(2**31), 2**32,
-    1e-300, -1e-300, 1e300, -1e300, 5e-324, 1.7976931348623157e308, 16_777_216, 16_777_217, 1.0000001, 2020, 2020.5,
+    1e-300, -1e-300, 1e300, -1e300, 5e-324, 1.7976931348623157e308, 16_777_216, 16_777_217, 1.0000001, 1.0,
+    2020, 2020.5, 2020.0,
 )  # fmt: skip
 """Numbers at the limits of what a float, a float32 and an integer hold."""
 MOMENTS: Final = (

@@ -58,6 +58,7 @@ class World:
             (values at which stores fail), "stem" (values with common beginnings), "number", "fraction", "boolean",
             "datetime", "keywords" and "numbers".
         partitions: The largest number of partitions of one read.
+        expiring: Whether chunks may have a time to live, which every read then asks for.
     """
 
     seed: int
@@ -68,6 +69,7 @@ class World:
     rules: Rules
     roles: Mapping[str, str] = field(default_factory=dict)
     partitions: int = 64
+    expiring: bool = False
 
     @property
     def embedder(self) -> str | None:

@@ -91,7 +91,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 _UNUSED = {
     "resume": "a file of the caller",
     "progress": "a function of the caller, which cannot be sent",
-    "expires": "refused but with `expiring = true`, which every read would have to ask for",
+    "expires": "refused but with `expiring = true`, as the plan of hostile data has it",
 }
 _CHANGES = ("one key", "several keys", "a new key", "a key removed", "set and removed", "nothing new", "bad")
 """The changes of metadata of a document."""
@@ -125,6 +125,8 @@ _SAME_TEXT = 0.2
 _DRAWS = 2
 """How often a write is drawn, at most, until a share of `_ENOUGH` of the misread forms of its scope changes it."""
 _ENOUGH = 0.5
+_NESTED = 0.5
+"""How often the metadata that change are those of a chunk that has a mapping among them."""
 _USES = 4
 """How many writes, at most, are about the same laid out rows, while most of those are there."""
 _WHOLE = ("tenant", "policy none")
@@ -671,14 +673,19 @@ class Writes:
             )  # fmt: skip
             return draw.py.choice(kinds)
         named = [one for one in stage.laid if one.document == document] or list(stage.laid)
+        nested = [one for one in named if any(isinstance(value, dict) for value in one.metadata.values())]
         for _ in range(6):
-            found = self._some_changes(level, draw, draw.py.choice(named), draw.py.choice(stage.other))
+            chunk = draw.py.choice(nested if nested and draw.py.random() < _NESTED else named)
+            found = self._some_changes(level, draw, chunk, draw.py.choice(stage.other))
             if all(stage.inside(stage.updated(one, found), old=True) for one in named):
                 break
         return found
 
     def _some_changes(self, level: str, draw: Draw, chunk: Chunk, other: Chunk) -> dict[str, Any]:
         own, others = list(chunk.metadata), draw.some(list(other.metadata.items()), 5)
+        inner = [key for key, value in chunk.metadata.items() if isinstance(value, dict)]
+        if inner and level in ("one key", "several keys"):  # it takes the old one's place, whatever that has
+            others.insert(0, (inner[0], {draw.word(): [draw.word()], "a": {draw.word(): 1}}))
         removed = dict.fromkeys(draw.some(own, 1 if level == "a key removed" else 2))
         match level:
             case "one key":
