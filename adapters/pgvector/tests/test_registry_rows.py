@@ -242,6 +242,19 @@ def test_what_is_taken_from_the_tables_is_found_and_refused(governed, store, sql
     assert set(error.value.findings) <= set(asyncio.run(checked())["main"].findings)
 
 
+def test_a_check_that_cannot_reach_the_tables_is_not_clean(governed, store):
+    def clean(**changed):
+        try:
+            with v.VectorACL({**governed, "registry": {**governed["registry"], **changed}}) as acl:
+                return not [one for one in acl.check()["main"].findings if one.rule.id == "VA004"]
+        except v.StoreError as error:
+            return error.code != "registry"
+
+    assert clean()
+    assert not clean(schema="none")
+    assert not clean(url=re.sub(":[0-9]+/", ":1/", governed["registry"]["url"]).replace("host=", "host=/none"))
+
+
 def test_provision_mends_the_tables_and_prints_how(governed, store):
     with psycopg.connect(store.owner, autocommit=True, options="-c search_path=vectoracl") as connection:
         connection.execute("ALTER TABLE vectoracl_documents NO FORCE ROW LEVEL SECURITY")

@@ -429,7 +429,7 @@ class _Base:
 
     def _with_registry(self, posture: Posture) -> Posture:
         """Return *posture* with the findings about the tables of the registry. Raises: StoreError."""
-        if self.registry is None or not self.registry.ready():
+        if self.registry is None:
             return posture
         return with_findings(posture, self.registry.deviations())
 
