@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
+from alembic.runtime.environment import EnvironmentContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ from vectoracl.adapter_api.postgres_roles import STRONG_PREDEFINED
 from vectoracl.client.registry_setup import provision_registry
 from vectoracl.registry import exporting, reading, row_security
 from vectoracl.registry import tables as t
-from vectoracl.registry.migrate import script
+from vectoracl.registry.migrate import head, script
 from vectoracl.registry.posix import PosixFiles
 from vectoracl.registry.sql_registry import Registry
 from vectoracl.testing import principal
@@ -220,6 +222,17 @@ LENIENT = f"(tenant = ANY ((SELECT current_setting('{row_security.SETTING}', tru
             f"ALTER POLICY vectoracl_registry_permits ON vectoracl_labels USING {LENIENT}",
             "VA004 vectoracl.vectoracl_labels",
         ),
+        ("CREATE RULE mine AS ON DELETE TO vectoracl_holds DO INSTEAD NOTHING", "VA004 vectoracl.vectoracl_holds"),
+        ("CREATE TABLE mine () INHERITS (vectoracl_holds)", "VA004 vectoracl.vectoracl_holds"),
+        (
+            "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
+            "CREATE TRIGGER mine BEFORE INSERT ON vectoracl_quarantine FOR EACH ROW EXECUTE FUNCTION nothing()",
+            "VA004 vectoracl.vectoracl_quarantine",
+        ),
+        (f"GRANT TRIGGER ON vectoracl_holds TO {REGISTRY_ROLE}", "VA004 vectoracl.vectoracl_holds"),
+        ("GRANT UPDATE ON vectoracl_meta TO PUBLIC", "VA004 vectoracl.vectoracl_meta"),
+        (f"GRANT CREATE ON SCHEMA vectoracl TO {REGISTRY_ROLE}", "VA004 vectoracl"),
+        (f"ALTER SCHEMA vectoracl OWNER TO {REGISTRY_ROLE}", "VA004 vectoracl"),
         (f"GRANT TRUNCATE ON vectoracl_history TO {REGISTRY_ROLE}", "VA004 vectoracl.vectoracl_history"),
         (f"ALTER DATABASE {{database}} SET {row_security.SETTING} = 'acme'", "VA004 the session"),
         (f"ALTER TABLE vectoracl_marks OWNER TO {REGISTRY_ROLE}", f"VA003 {REGISTRY_ROLE}"),
@@ -253,6 +266,58 @@ def test_a_check_that_cannot_reach_the_tables_is_not_clean(governed, store):
     assert clean()
     assert not clean(schema="none")
     assert not clean(url=re.sub(":[0-9]+/", ":1/", governed["registry"]["url"]).replace("host=", "host=/none"))
+
+
+@pytest.mark.parametrize("sql", ["DROP POLICY vectoracl_registry_lists ON {}", "ALTER TABLE {} OWNER TO CURRENT_USER"])
+def test_a_list_that_may_lack_tenants_is_refused(acl, store, sql):
+    with psycopg.connect(store.bootstrap, autocommit=True, options="-c search_path=vectoracl") as connection:
+        connection.execute(sql.format("vectoracl_governed_tenants"))
+    boss = hazmat.govern(acl, "acme", reason="a test of rows")
+    for listing in (
+        acl.registry.tenants,
+        lambda: list(exporting.lines(acl.registry)),
+        lambda: exporting.load(acl.registry, exporting_head(acl)),
+    ):
+        with pytest.raises(PostureError, match="may not see every tenant"):
+            listing()
+    with pytest.raises((PostureError, v.StoreError)):  # who does not own the tables may not even lock the tenant
+        boss.set_parent("globex")
+
+
+def exporting_head(acl):
+    yield json.dumps({"vectoracl_registry": 1, "tables": head(acl.registry.database), "id": "0" * 32})
+    yield json.dumps({"rows": 0})
+
+
+def test_a_connection_that_reaches_other_tables_is_refused(acl, governed, store):
+    """As behind a pooler that leaves out the options of a connection."""
+    with psycopg.connect(store.bootstrap, autocommit=True) as connection:
+        connection.execute("CREATE TABLE public.vectoracl_quarantine (LIKE vectoracl.vectoracl_quarantine)")
+    engine = sa.create_engine(governed["registry"]["url"])
+    with engine.connect() as connection:
+        found = row_security.deviations(connection, "vectoracl")
+    engine.dispose()
+    assert ("VA004", "vectoracl.vectoracl_quarantine") in [(one.rule.id, one.subject) for one in found]
+    with v.connect(governed):
+        pass  # with its search_path it reaches its tables
+
+
+def test_a_migration_changes_rows_of_every_tenant(acl, store, monkeypatch):
+    """Row-level security, which is forced, would hide them from it without a word."""
+
+    def changing(context):
+        context.execute(sa.text("UPDATE vectoracl_holds SET reason = 'migrated'"))
+
+    run = EnvironmentContext.run_migrations
+    monkeypatch.setattr(
+        EnvironmentContext, "run_migrations", lambda self, **given: (run(self, **given), changing(self))
+    )
+    acl.registry.create()
+    for tenant in BOSS:
+        with acl.registry.database.read(tenant) as connection:
+            assert connection.execute(sa.select(t.holds.c.reason)).scalars().all() == ["migrated"]
+    with v.VectorACL(acl.config) as again:
+        again.registry.check_protected()
 
 
 def test_provision_mends_the_tables_and_prints_how(governed, store):

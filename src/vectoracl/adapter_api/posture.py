@@ -134,7 +134,8 @@ REGISTRY_ROWS = CORE_RULES.add(
     "error",
     "Each table of a registry in PostgreSQL that has rows of tenants needs row-level security, enabled and forced, and "
     "exactly the policies that `vectoracl provision` makes: a transaction reaches the rows of the tenants that it "
-    "names. `connect` refuses a table without them, or with another policy.",
+    "names. `connect` refuses a table without them, or with another policy; also a rule, a trigger, a child table, a "
+    "privilege beyond reading and writing rows, and a connection whose search_path reaches other tables.",
     lowers=False,
 )
 

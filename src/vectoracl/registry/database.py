@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from vectoracl.errors import ConfigError, StoreError, without_context
 from vectoracl.registry import tables as t
 from vectoracl.registry.restores import OLDER_REGISTRY, stopped_error
-from vectoracl.registry.row_security import name_tenants, quote
+from vectoracl.registry.row_security import check_lists, name_tenants, quote
 
 BUSY_SECONDS = 10.0
 _GREATEST: dict[str, Any] = {"sqlite": sa.func.max, "postgresql": sa.func.greatest}
@@ -200,6 +200,11 @@ class Database:
             self._owner = Database(self._owner_url, schema=self.schema, clock=self._clock)
         self._owner.journal = self.journal
         return self._owner
+
+    def check_lists(self, connection: Connection) -> None:
+        """Raise PostureError unless *connection* of the owner is sure to list every tenant; nothing on SQLite."""
+        if not self.sqlite:
+            check_lists(connection, str(self.schema), self.roles()[0])
 
     def roles(self) -> tuple[str, str]:
         """Return the names of the role that serves and of the owner. Raises: ConfigError."""

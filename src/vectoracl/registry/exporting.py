@@ -32,6 +32,7 @@ def lines(registry: Registry) -> Iterator[str]:
     yield json.dumps(head)
     number = 0
     with database.read() as connection:
+        registry.database.check_lists(connection)
         listed = connection.execute(sa.select(t.tenants.c.tenant).order_by(t.tenants.c.tenant)).scalars().all()
         for table in t.metadata.sorted_tables:
             if table is not t.meta:
@@ -59,6 +60,7 @@ def load(registry: Registry, given: Iterable[str]) -> int:
     database, rows = registry.database.owner, iter(given)
     identity = _head(next(rows, ""), database)
     with database.write() as connection:
+        registry.database.check_lists(connection)
         if connection.execute(sa.select(t.tenants.c.tenant).limit(1)).first() is not None:
             raise RefusedError(
                 "The registry has content already. Set registry.url to a new database, and import into that.",

@@ -160,7 +160,13 @@ _ROLES = sa.text(
 _TABLES = sa.text(
     "SELECT one.relname, one.relkind = 'r' AS plain, one.relrowsecurity, one.relforcerowsecurity, "
     "pg_catalog.pg_get_userbyid(one.relowner) AS owner, "
-    "pg_catalog.has_table_privilege(one.oid, 'TRUNCATE') AS truncates "
+    "pg_catalog.has_table_privilege(one.oid, 'TRUNCATE, TRIGGER, REFERENCES') AS beyond, "
+    "pg_catalog.has_table_privilege(one.oid, 'INSERT, UPDATE, DELETE') AS writes, "
+    "EXISTS (SELECT FROM pg_catalog.pg_rewrite AS rule WHERE rule.ev_class = one.oid) AS ruled, "
+    "EXISTS (SELECT FROM pg_catalog.pg_trigger AS made WHERE made.tgrelid = one.oid AND NOT made.tgisinternal) "
+    "AS triggered, "
+    "EXISTS (SELECT FROM pg_catalog.pg_inherits AS two WHERE one.oid IN (two.inhparent, two.inhrelid)) AS inherits, "
+    "pg_catalog.to_regclass(pg_catalog.quote_ident(one.relname)) IS NOT DISTINCT FROM one.oid AS reached "
     "FROM pg_catalog.pg_class AS one WHERE one.relnamespace = pg_catalog.to_regnamespace(:schema) "
     "AND one.relname = ANY (:names) ORDER BY one.relname"
 )
@@ -174,6 +180,11 @@ _POLICIES = sa.text(
     "WHERE one.relnamespace = pg_catalog.to_regnamespace(:schema) AND one.relname = ANY (:names) "
     "ORDER BY one.relname, policy.polname"
 )
+_SCHEMA = sa.text(
+    "SELECT pg_catalog.has_schema_privilege(one.oid, 'CREATE') AS creates, "
+    "pg_catalog.has_schema_privilege(one.oid, 'USAGE') AS uses "
+    "FROM pg_catalog.pg_namespace AS one WHERE one.oid = pg_catalog.to_regnamespace(:schema)"
+)
 _CURRENT = sa.text("SELECT CURRENT_USER::text")
 _PRESET = sa.text("SELECT NULLIF(pg_catalog.current_setting(:setting, true), '')")
 _FIX = "vectoracl provision"
@@ -185,19 +196,81 @@ def deviations(connection: Connection, schema: str) -> list[Finding]:
     It is read in a transaction that has named no tenant.
     """
     runtime = str(connection.execute(_CURRENT).scalar_one())
-    about = {"schema": quote(schema), "names": [one.name for one in PROTECTED]}
-    rows = {row.relname: row for row in connection.execute(_TABLES, about)}
+    rows, policies = _read(connection, schema)
     found = list(_of_role(connection, {row.owner for row in rows.values()}))
-    policies: dict[str, list[Any]] = {}
-    for row in connection.execute(_POLICIES, about):
-        policies.setdefault(row.relname, []).append(row)
+    found += _of_schema(connection, schema)
     for table in PROTECTED:
         found += _judged(table, schema, rows.get(table.name), policies.get(table.name, []), runtime)
+    for name in _OPEN:
+        found += _of_open(f"{schema}.{name}", rows.get(name))
     if connection.execute(_PRESET, {"setting": SETTING}).scalar() is not None:
         message = f"The setting {SETTING} has a value before a transaction names its tenants."
         fix = f"Remove {SETTING} from the settings of the role, of the database and of the connection."
         found.append(Finding(REGISTRY_ROWS, "the session", message, fix))
     return found
+
+
+def _read(connection: Connection, schema: str) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Return the rows of the tables and their policies, each by the table's name."""
+    about = {"schema": quote(schema), "names": [*(one.name for one in PROTECTED), *_OPEN]}
+    rows = {row.relname: row for row in connection.execute(_TABLES, about)}
+    policies: dict[str, list[Any]] = {}
+    for row in connection.execute(_POLICIES, about):
+        policies.setdefault(row.relname, []).append(row)
+    return rows, policies
+
+
+def check_lists(connection: Connection, schema: str, runtime: str) -> None:
+    """Raise PostureError unless *connection*, the owner's, is sure to list every tenant.
+
+    Where a policy hid some, an export would be without them, and a verification of all would end without a finding.
+    """
+    current = str(connection.execute(_CURRENT).scalar_one())
+    rows, policies = _read(connection, schema)
+    table = t.tenants
+    found = list(_judged(table, schema, rows.get(table.name), policies.get(table.name, []), runtime, serves=False))
+    others = sorted({row.owner for row in rows.values()} - {current})
+    if found or others:
+        what = found[0].message if found else f"The tables are owned by {', '.join(others)}, not by {current}."
+        raise PostureError(
+            f"The owner's role of the registry may not see every tenant, so nothing was done. {what} Name the role "
+            "that owns the tables in registry.owner_url, and run `vectoracl provision`."
+        )
+
+
+def _of_schema(connection: Connection, schema: str) -> Iterator[Finding]:
+    row = connection.execute(_SCHEMA, {"schema": quote(schema)}).first()
+    if row is None or not row.uses:
+        yield Finding(REGISTRY_ROWS, schema, "The schema does not exist, or the role may not use it.", _FIX)
+    elif row.creates:
+        message = "The role of registry.url may create objects in the schema, such as tables in the place of ours."
+        fix = f"Let another role own the schema, and REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC and the role."
+        yield Finding(REGISTRY_ROWS, schema, message, fix)
+
+
+def _of_open(subject: str, row: Any) -> Iterator[Finding]:
+    """Yield what is wrong with a table that every process reads and the owner alone writes."""
+    if row is None:
+        yield Finding(REGISTRY_ROWS, subject, "The table does not exist.", _FIX)
+        return
+    if row.writes or row.beyond:
+        yield Finding(REGISTRY_ROWS, subject, "The role of registry.url may write it.", _FIX)
+    yield from _of_objects(subject, row)
+
+
+def _of_objects(subject: str, row: Any) -> Iterator[Finding]:
+    """Yield what stands between a statement and the table, or in its place."""
+    for has, what, cure in (
+        (row.ruled, "It has a rule, which may do something else instead.", "As the owner, DROP RULE."),
+        (row.triggered, "It has a trigger, which may change or keep what is written.", "As the owner, DROP TRIGGER."),
+        (row.inherits, "It is a child or a parent of another table.", "As the owner, ALTER TABLE … NO INHERIT."),
+    ):
+        if has:
+            yield Finding(REGISTRY_ROWS, subject, what, cure)
+    if not row.reached:
+        message = "A statement that names the table does not reach it: the connection has another search_path."
+        fix = "A pooler may have left out the options of the connection: let it pass `options`, or connect past it."
+        yield Finding(REGISTRY_ROWS, subject, message, fix)
 
 
 def check_protected(connection: Connection, schema: str) -> None:
@@ -238,7 +311,10 @@ def _of_role(connection: Connection, owners: set[str]) -> Iterator[Finding]:
             yield Finding(REGISTRY_ROLE, row.rolname, message, fix)
 
 
-def _judged(table: sa.Table, schema: str, row: Any, policies: Sequence[Any], runtime: str) -> Iterator[Finding]:
+def _judged(
+    table: sa.Table, schema: str, row: Any, policies: Sequence[Any], runtime: str, *, serves: bool = True
+) -> Iterator[Finding]:
+    """Yield what is wrong with *table*; with *serves* also what the role of the connection may do."""
     subject = f"{schema}.{table.name}"
 
     def finding(message: str, fix: str = _FIX) -> Finding:
@@ -254,9 +330,10 @@ def _judged(table: sa.Table, schema: str, row: Any, policies: Sequence[Any], run
         yield finding("Row-level security is not enabled.", f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY;")
     if not row.relforcerowsecurity:
         yield finding("Row-level security is not forced.", f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY;")
-    if row.truncates:
-        fix = "As the owner, REVOKE TRUNCATE ON the table FROM PUBLIC and from the role."
-        yield finding("The role of registry.url may truncate it, which no policy keeps.", fix)
+    if serves and row.beyond:
+        fix = "As the owner, REVOKE TRUNCATE, TRIGGER, REFERENCES ON the table FROM PUBLIC and from the role."
+        yield finding("The role of registry.url may truncate it or make triggers, which no policy keeps.", fix)
+    yield from _of_objects(subject, row)
     expected = {one.name: one for one in _policies(table, row.owner)}
     for policy in policies:
         wanted = expected.pop(policy.polname, None)

@@ -386,6 +386,7 @@ class Registry(RestoreMethods):
     def set_parent(self, tenant: str, parent: str | None, by: str, reason: str) -> int:
         """Make *tenant* a child of *parent*. Raises: RefusedError for a circle or more than 8 levels."""
         with self.database.owner.change(tenant) as change:
+            self.database.check_lists(change.connection)
             self._one_family_at_a_time(change.connection)
             if parent is not None:
                 self._check_family(change.connection, tenant, parent)

@@ -42,6 +42,7 @@ class RestoreMethods:
     def tenants(self) -> list[str]:
         """Return the tenants of which anything is registered."""
         with self.database.owner.read() as connection:
+            self.database.check_lists(connection)
             statement = sa.select(t.tenants.c.tenant).where(t.tenants.c.version > 0).order_by(t.tenants.c.tenant)
             return list(connection.execute(statement).scalars())
 

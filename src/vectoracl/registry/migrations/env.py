@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import context
 
-from vectoracl.registry.row_security import schema_statement, statements
+from vectoracl.registry.row_security import PROTECTED, quote, schema_statement, statements
 from vectoracl.registry.tables import metadata
 
 database = context.config.attributes["database"]
@@ -15,12 +15,17 @@ options: dict[str, Any] = {"target_metadata": metadata, "version_table": "vector
 
 
 def migrate() -> None:
-    """Run the migrations; in PostgreSQL with the schema before them and row-level security after them."""
+    """Run the migrations; in PostgreSQL with the schema before them and row-level security after them.
+
+    For as long as this transaction takes, security does not bind the owner: a migration changes rows of every tenant.
+    """
     if database.sqlite:
         context.run_migrations()
         return
     runtime, owner = database.roles()
     _execute(schema_statement(database.schema))
+    for table in PROTECTED:
+        _execute(f"ALTER TABLE IF EXISTS {quote(database.schema)}.{table.name} NO FORCE ROW LEVEL SECURITY")
     context.run_migrations()
     for one in statements(database.schema, runtime, owner):
         _execute(one)
