@@ -17,7 +17,19 @@ from vectoracl.adapter_api.posture import Posture
 from vectoracl.errors import RefusedError, StoreError
 from vectoracl_pgvector.tiers import move, promotion
 
-from pgvector_support.moving import ACME, BETA, Crowd, History, Rows, chunks, everything, fill, leftovers, owner_of
+from pgvector_support.moving import (
+    ACME,
+    BETA,
+    Crowd,
+    History,
+    Rows,
+    another_move,
+    chunks,
+    everything,
+    fill,
+    leftovers,
+    owner_of,
+)
 
 pytestmark = pytest.mark.server
 CARL = testing.principal("carl", "a'; b\"\\ ü")
@@ -205,10 +217,8 @@ def test_refusals(store: Any, acl: v.VectorACL, owner: psycopg.Connection[Any]) 
     with pytest.raises(RefusedError, match="is taken"):
         move.promote_together(owner, store.pg, ["acme", "delta"])
     owner.execute('DROP TABLE "vectoracl"."chunks_t_acme"')
-    with owner_of(store) as other, other.transaction():
-        other.execute("SELECT pg_advisory_lock(hashtextextended('vectoracl-move:vectoracl:vectoracl.chunks', 0))")
-        with pytest.raises(RefusedError) as refused:
-            acl.operator().promote_together(["acme", "delta"])
+    with another_move(store), pytest.raises(RefusedError) as refused:
+        acl.operator().promote_together(["acme", "delta"])
     assert refused.value.code == "move_in_progress"
     assert move.promote_together(owner, store.pg, ["acme"]) != []
     assert not leftovers(owner)

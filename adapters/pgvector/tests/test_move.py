@@ -23,7 +23,19 @@ from vectoracl_pgvector.tiers import move, promotion
 from vectoracl_pgvector.tiers.base import Mover
 from vectoracl_pgvector.tiers.shadow_copy import ShadowCopy
 
-from pgvector_support.moving import ACME, BETA, Crowd, History, Rows, chunks, everything, fill, leftovers, owner_of
+from pgvector_support.moving import (
+    ACME,
+    BETA,
+    Crowd,
+    History,
+    Rows,
+    another_move,
+    chunks,
+    everything,
+    fill,
+    leftovers,
+    owner_of,
+)
 
 pytestmark = pytest.mark.server
 
@@ -497,9 +509,7 @@ def test_a_mover_that_dies_in_its_last_moment_keeps_nobody_from_writing(store: A
         docs.upsert(new)
     assert (failed.value.code, failed.value.sent) == ("moving", "no")
     operator = acl.operator()
-    with owner_of(store) as alive:  # a mover who is alive is left alone
-        key = f"vectoracl-move:vectoracl:{store.pg.schema_name}.{store.pg.table}"
-        alive.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (key,))
+    with another_move(store):  # a mover who is alive is left alone
         (listed,) = operator.tenants()  # of whom it is the mover is not known
         assert listed.advice == ""
         assert listed.note.startswith("a move is in progress")

@@ -20,7 +20,7 @@ from vectoracl.adapter_api.contract import TenantInfo
 from vectoracl.cli import tenants as commands
 from vectoracl.cli.app import app
 
-from pgvector_support.moving import leftovers, owner_of
+from pgvector_support.moving import another_move, leftovers, owner_of
 
 pytestmark = pytest.mark.server
 
@@ -121,8 +121,7 @@ def test_one_that_cannot_be_moved_keeps_no_other_back(many: tuple[Any, Path, Run
 
 def test_it_ends_where_another_move_is_in_progress(many: tuple[Any, Path, Run]) -> None:
     store, config, run = many
-    with owner_of(store) as owner:
-        owner.execute("SELECT pg_advisory_lock(hashtextextended('vectoracl-move:vectoracl:vectoracl.chunks', 0))")
+    with another_move(store):
         made = run()
         assert made.exit_code == 1
         assert made.stderr.splitlines() == [

@@ -17,7 +17,7 @@ from vectoracl.cli import app
 from vectoracl_pgvector.tiers import move
 from vectoracl_pgvector.tiers.base import MoveTimeouts
 
-from pgvector_support.moving import Crowd, chunks, everything, fill, leftovers, owner_of
+from pgvector_support.moving import Crowd, another_move, chunks, everything, fill, leftovers, owner_of
 
 pytestmark = pytest.mark.server
 
@@ -300,10 +300,8 @@ def test_two_at_once_and_a_transaction_that_holds_on(provisioned: Any) -> None:
     store = provisioned()
     with v.connect(store.config) as acl:
         fill(acl, GONE, documents=1)
-        with owner_of(store) as one, owner_of(store) as other:
-            one.execute("SELECT pg_advisory_lock(hashtextextended('vectoracl-move:vectoracl:vectoracl.chunks', 0))")
-            with pytest.raises(v.RefusedError, match="in progress"):
-                move.remove(other, store.pg, NAME)
+        with another_move(store), owner_of(store) as other, pytest.raises(v.RefusedError, match="in progress"):
+            move.remove(other, store.pg, NAME)
         with psycopg.connect(store.runtime) as connection, owner_of(store) as owner:
             from vectoracl_pgvector import join
 

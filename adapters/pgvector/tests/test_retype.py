@@ -15,7 +15,7 @@ from vectoracl_pgvector.config import PgvectorConfig
 from vectoracl_pgvector.tiers import move
 
 from pgvector_support.driven import KINDS, Driven
-from pgvector_support.moving import Crowd, owner_of
+from pgvector_support.moving import Crowd, another_move, owner_of
 
 pytestmark = pytest.mark.server
 ACME = testing.principal("ann", "acme")
@@ -215,8 +215,6 @@ def test_a_copy_of_the_old_type_is_not_finished(provisioned: Any) -> None:
 
 def test_a_move_under_way_is_not_disturbed(provisioned: Any) -> None:
     store = provisioned(metadata={})
-    with owner_of(store) as mover:
-        mover.execute("SELECT pg_advisory_lock(hashtextextended('vectoracl-move:vectoracl:vectoracl.chunks', 0))")
-        with pytest.raises(v.RefusedError, match="in progress"):
-            provision(store.changed(type="halfvec"))
+    with another_move(store), pytest.raises(v.RefusedError, match="in progress"):
+        provision(store.changed(type="halfvec"))
     assert column(store) == {"vector(8)"}

