@@ -492,6 +492,8 @@ def extension(db: Database, folder: Path, name: str, script: str) -> None:
             parent.chmod(0o755)
     (place / f"{name}.control").write_text("default_version = '1.0'\nrelocatable = true\n")
     (place / f"{name}--1.0.sql").write_text(script)
+    for one in place.iterdir():
+        one.chmod(0o644)
     with db.connect("boss") as conn:
         if conn.info.server_version < 180000:
             pytest.skip("not run: extension_control_path is of PostgreSQL 18")

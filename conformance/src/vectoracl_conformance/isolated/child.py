@@ -792,6 +792,7 @@ def _main() -> None:
             faulthandler.register(getattr(signal, name), chain=True)
     pipe.answer(("ok", os.getpid()))
     while (question := pipe.question()) is not None:
+        given: list[Any] = []
         try:
             what, *args = pickle.loads(question)  # noqa: S301 - who started this asks
             if what == "branch":
@@ -804,11 +805,12 @@ def _main() -> None:
                 value = pipe.cancel(*args)
             else:
                 value = ("ok", _perform(what, *args))
+                if what == "calls":
+                    given = [answer for _, answer in value[1]]
         except BaseException as error:  # noqa: BLE001 - an error is an answer
             value = ("error", _told(error))
         pipe.answer(value)
-        if what == "calls" and value[0] == "ok":
-            _used([answer for _, answer in value[1]])
+        _used(given)
 
 
 if __name__ == "__main__":
