@@ -1,6 +1,6 @@
 """Searches of tenants between the exact way and HNSW, and of scopes that see a part of a large tenant.
 
-Shared: a tenant in the shared partition between as many rows of others. Visible: a tenant in a partition of its own,
+Shared: a tenant in the shared partition between as many rows of others. Visible: a tenant in a separate partition,
 each of whose topics is a label; the principal sees topics that hold a share of the rows, and asks near hidden ones.
 The vectors have 32 latent numbers and some noise; the questions are drawn like the rows of a topic.
 """
@@ -171,7 +171,7 @@ def _one(database: Database, tenant: str, rows: Topics, count: int, rounds: int)
 
 def visible(database: Database, size: int, questions: int, rounds: int,
             progress: Callable[[int, int], None]) -> list[dict[str, Any]]:  # fmt: skip
-    """Measure scopes that see a share of one tenant in a partition of its own, by label and by metadata."""
+    """Measure scopes that see a share of one tenant in a separate partition, by label and by metadata."""
     _operate(database, lambda operator: operator.provision())
     rows = Topics(size, 9)
     add(database, "large", rows, progress)

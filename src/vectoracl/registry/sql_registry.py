@@ -571,7 +571,7 @@ class Registry(RestoreMethods):
                 connection.exec_driver_sql(statement.replace("%", "%%"))
 
     def ready(self) -> bool:
-        """Return whether the tables exist. Raises: StoreError where the database does not answer."""
+        """Return whether the tables are known to exist: False also where the database does not answer."""
         try:
             with self.database.engine.connect() as connection:
                 return sa.inspect(connection).has_table(t.meta.name)

@@ -46,7 +46,7 @@ class DuckStore(Store):
 
 class DuckHarness(Harness):
     adapter = "duckdb"
-    thousands = False  # each statement is planned anew, and a read of 64 partitions is 64 statements
+    thousands = False  # each statement is planned again, and a read of 64 partitions is 64 statements
 
     def server(self) -> Server:
         return Server("real", f"DuckDB {duckdb.__version__}")
