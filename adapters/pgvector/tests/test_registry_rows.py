@@ -434,3 +434,12 @@ def test_every_version_prints_the_conditions_as_expected(major):
                     assert printed == (policy.using.printed,)
     finally:
         stop_cluster(folder, programs)
+
+
+def test_a_store_is_not_opened_as_one_without_a_registry_while_that_does_not_answer(governed):
+    """It would stay so when the registry is back."""
+    gone = re.sub(":[0-9]+/", ":1/", governed["registry"]["url"]).replace("host=", "host=/none")
+    with v.VectorACL({**governed, "registry": {**governed["registry"], "url": gone}}) as acl:
+        with pytest.raises(v.StoreError) as error:
+            acl.scoped(BOSS["acme"]).search([1.0] * 8)
+        assert (error.value.code, acl._stores) == ("registry", {})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from vectoracl.adapter_api.posture import Finding
 from vectoracl.adapter_api.versions import WITNESS_SQL, VersionTable, Witness, witness_of
@@ -571,12 +571,16 @@ class Registry(RestoreMethods):
                 connection.exec_driver_sql(statement.replace("%", "%%"))
 
     def ready(self) -> bool:
-        """Return whether the tables are known to exist: False also where the database does not answer."""
+        """Return whether the role sees the tables. Raises: StoreError where the database does not answer."""
+        caught: Exception
         try:
             with self.database.engine.connect() as connection:
                 return sa.inspect(connection).has_table(t.meta.name)
-        except SQLAlchemyError:
+        except ProgrammingError:  # PostgreSQL: there is no such schema, or the role may not use it
             return False
+        except SQLAlchemyError as error:
+            caught = error
+        raise failed(caught, writing=False)
 
     def close(self) -> None:
         """Close every connection."""
